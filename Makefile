@@ -1,0 +1,31 @@
+# Needs Python 3.10 or newer and make. Everything else is set up in .venv and .cache.
+PYTHON ?= python3
+JOBS ?= 2
+VENV_PYTHON := .venv/bin/python
+
+# Packages from outside .venv must not leak in.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help setup demo test lint world clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+setup:  ## .venv and a ComfyUI (COMFYUI_PATH if set), done by the others as needed
+	@command -v "$(PYTHON)" >/dev/null || { echo "Setup failed: $(PYTHON) not found. Install Python 3.10 or newer, or run: make PYTHON=/path/to/python3"; exit 1; }
+	@"$(PYTHON)" tests/host/environment.py
+
+demo: setup  ## a headless ComfyUI runs the quickstart workflow; prints the paths of the video and of a contact sheet
+	@$(VENV_PYTHON) -m tests.host.demo
+
+test: setup  ## every test, the real ComfyUI included (JOBS=2 processes; ARGS="..." goes to pytest)
+	@$(VENV_PYTHON) -m pytest tests -n $(JOBS) --dist loadgroup $(ARGS)
+
+lint: setup  ## ruff
+	@$(VENV_PYTHON) -m ruff check .
+
+world: setup  ## trains the small world's weights anew
+	@$(VENV_PYTHON) -m flexiact_core.world.build $(ARGS)
+
+clean:  ## removes .venv, .cache and .demo
+	rm -rf .venv .cache .demo
