@@ -1,0 +1,1 @@
+"""FlexiAct's computation, free of ComfyUI: tensors, paths and callbacks in, tensors and files out."""

@@ -1,0 +1,146 @@
+"""Reading and writing of weight files: safe to open, strict in their keys, whole or not written at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import CheckpointError
+
+PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a weight file by name, on the CPU, in the dtype they were stored in.
+
+    Opens .safetensors, and .pt/.pth/.ckpt/.bin pickles with weights_only=True, so that no code runs.
+    Raises CheckpointError if the file is missing, cut short, unsafe, or holds anything but named tensors.
+    """
+    path = existing_file(path)
+    if path.suffix == ".safetensors":
+        with open_safetensors(path) as file:
+            return {key: file.get_tensor(key) for key in file.keys()}
+    if path.suffix not in PICKLE_SUFFIXES:
+        raise CheckpointError(
+            f"{path.name}: '{path.suffix}' files are not read here. Use a .safetensors or .pt file."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path.name}: this file asks to run code while it is opened, or is no weight file, and was not "
+            f"loaded. Get the file again from its authors, or a .safetensors version of it."
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path.name}: the file is damaged or cut short ({_first_line(error)}). Download it again."
+        ) from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(
+            f"{path.name}: a table of named tensors was expected, {type(content).__name__} found. "
+            "Use the file that holds the weights alone."
+        )
+    return dict(content)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of a .safetensors file by name; reads the header only.
+
+    Raises CheckpointError as read_tensors does.
+    """
+    with open_safetensors(existing_file(path)) as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text metadata of a .safetensors file; empty for other files and where there is none."""
+    path = existing_file(path)
+    if path.suffix != ".safetensors":
+        return {}
+    with open_safetensors(path) as file:
+        return file.metadata() or {}
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
+    """The path of the .safetensors file written, whole: an interrupted or failed write leaves the old one.
+
+    Raises CheckpointError if the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
+        os.close(handle)
+        save_file(contiguous, temporary, metadata=dict(metadata))
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path.name}: could not be saved in {path.parent} ({_first_line(error)}). "
+            "Free some disk space or check that the folder can be written, then run again."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def check_keys(name: str, found: Mapping[str, tuple], expected: Mapping[str, tuple], hint: str) -> None:
+    """Nothing, if `found` and `expected` hold the same keys with the same shapes.
+
+    Raises CheckpointError naming the first few keys that are missing, unexpected or of another shape.
+    """
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    reshaped = [key for key in expected if key in found and tuple(found[key]) != tuple(expected[key])]
+    complaints = []
+    if missing:
+        complaints.append(f"{len(missing)} keys missing ({_some(missing)})")
+    if unexpected:
+        complaints.append(f"{len(unexpected)} keys unexpected ({_some(unexpected)})")
+    if reshaped:
+        key = reshaped[0]
+        complaints.append(
+            f"{len(reshaped)} tensors of another shape ({key}: {list(expected[key])} expected, "
+            f"{list(found[key])} found)"
+        )
+    if complaints:
+        raise CheckpointError(f"{name}: {'; '.join(complaints)}. {hint}")
+
+
+def existing_file(path: Path) -> Path:
+    """`path`, if a file that is not empty lies there. Raises CheckpointError otherwise."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path.name}: no such file in {path.parent}. Put it there and refresh the list.")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path.name}: the file is empty. Download it again.")
+    return path
+
+
+def open_safetensors(path: Path):
+    """The opened .safetensors file. Raises CheckpointError if it is damaged or cut short."""
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path.name}: the file is damaged or cut short ({_first_line(error)}). Download it again."
+        ) from error
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,212 @@
+"""The parts of a CogVideoX image-to-video base, and what each computes around the transformer.
+
+Shape letters: B batch, T frames, L latent frames, C channels, H W height and width (h w in latents), S text tokens,
+D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import SettingError
+from ..video import check_num_frames, check_size
+
+# Pixels per latent side.
+VAE_SCALE = 8
+
+# Patches (height, width) of the training size 480 x 720; rotary positions of other sizes are scaled to it.
+BASE_GRID = (30, 45)
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+
+@dataclass(frozen=True)
+class CogVideoXI2V:
+    """A loaded CogVideoX image-to-video base; every module on the CPU, in eval mode, frozen."""
+
+    transformer: CogVideoXTransformer3DModel
+    vae: AutoencoderKLCogVideoX
+    text_encoder: T5EncoderModel
+    tokenizer: PreTrainedTokenizerBase
+    scheduler_config: Mapping[str, Any]
+    dtype: torch.dtype  # what the modules compute in; weights may be stored smaller
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What the VAE says of some frames: mean and standard deviation, each (1, L, C, h, w), unscaled."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def share_weights(module: torch.nn.Module) -> torch.nn.Module:
+    """A second tree of modules over the same weights: containers are new, leaves and parameters are shared.
+
+    What is attached to the new tree (processors, adapters, hooks on containers) never reaches the old one.
+    """
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    if not children:
+        return module
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__ = {
+        name: value.copy() if name.endswith("_hooks") or name.endswith("_hooks_with_kwargs") else value
+        for name, value in module.__dict__.items()
+    }
+    twin._modules = {
+        name: None if child is None else share_weights(child) for name, child in module._modules.items()
+    }
+    return twin
+
+
+def base_signature(transformer: CogVideoXTransformer3DModel) -> str:
+    """The name of the sizes that motion tokens and adapters must fit: layers x width, e.g. 'cogvideox-i2v-42x3072'."""
+    config = transformer.config
+    return f"cogvideox-i2v-{config.num_layers}x{config.num_attention_heads * config.attention_head_dim}"
+
+
+def native_size(base: CogVideoXI2V) -> tuple[int, int, int]:
+    """Width and height in pixels and number of frames of the videos that the base was trained on."""
+    return base.vae.config.sample_width, base.vae.config.sample_height, base.transformer.config.sample_frames
+
+
+def check_video_size(config: Mapping[str, Any], width_px: int, height_px: int, num_frames: int) -> None:
+    """Nothing, if a transformer with this config can make a video of this size.
+
+    With learned positions it knows one width and height, and no more frames than it was trained on.
+    Raises SettingError otherwise, with the size that works.
+    """
+    check_size(width_px, height_px)
+    check_num_frames(num_frames)
+    if not config["use_learned_positional_embeddings"]:
+        return
+    native_width, native_height = config["sample_width"] * VAE_SCALE, config["sample_height"] * VAE_SCALE
+    if (width_px, height_px) != (native_width, native_height):
+        raise SettingError(
+            f"{width_px}x{height_px}: this base has learned positions for {native_width}x{native_height} only. "
+            f"Set width {native_width} and height {native_height}; the picture is fitted to it."
+        )
+    if num_frames > config["sample_frames"]:
+        raise SettingError(
+            f"num_frames {num_frames}: this base has learned positions for {config['sample_frames']} frames. "
+            f"Set num_frames to {config['sample_frames']} or less."
+        )
+
+
+def for_num_latent_frames(transformer, num_latent_frames: int):
+    """The transformer, ready for this many latent frames; the same weights, the one given is left as it is.
+
+    A base with learned positions keeps those of the first frames; diffusers would fall back to sine positions
+    that the base was not trained with.
+    """
+    config = transformer.config
+    num_frames = (num_latent_frames - 1) * config.temporal_compression_ratio + 1
+    if not config.use_learned_positional_embeddings or num_frames == config.sample_frames:
+        return transformer
+    patches = (config.sample_height // config.patch_size) * (config.sample_width // config.patch_size)
+    twin = share_weights(transformer)
+    positions = twin.patch_embed.pos_embedding
+    twin.patch_embed._buffers = {
+        "pos_embedding": positions[:, : config.max_text_seq_length + num_latent_frames * patches]
+    }
+    twin.patch_embed.sample_frames = num_frames
+    return twin
+
+
+def rotary_positions(config: Mapping[str, Any], num_latent_frames: int, latent_height: int, latent_width: int):
+    """Cosines and sines of the rotary positions, each (video tokens, head width), float32 on the CPU.
+
+    The grid is laid out against the 30 x 45 patches of 480 x 720 pixels, the size CogVideoX 1.0 was trained at.
+    None for a base without rotary positions.
+    """
+    if not config["use_rotary_positional_embeddings"]:
+        return None
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
+
+    patch = config["patch_size"]
+    grid = (latent_height // patch, latent_width // patch)
+    region = get_resize_crop_region_for_grid(grid, BASE_GRID[1], BASE_GRID[0])
+    return get_3d_rotary_pos_embed(
+        embed_dim=config["attention_head_dim"],
+        crops_coords=region,
+        grid_size=grid,
+        temporal_size=num_latent_frames,
+    )
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
+    """How many tokens a prompt has, its end token included, before any cut."""
+    return len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+
+
+def encode_prompt(text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, prompt: str, length: int) -> Tensor:
+    """Embeddings (1, S, D) of a prompt, padded or cut to `length` tokens, on the encoder's device.
+
+    Padding is attended to, as in training of the base.
+    """
+    tokens = tokenizer(
+        prompt, padding="max_length", max_length=length, truncation=True, add_special_tokens=True, return_tensors="pt"
+    )
+    device = text_encoder.encoder.embed_tokens.weight.device
+    return text_encoder(tokens.input_ids.to(device))[0]
+
+
+def encode_pixels(vae: AutoencoderKLCogVideoX, pixels: Tensor) -> Posterior:
+    """The VAE's posterior of pixels (1, 3, T, H, W) in -1..1, float32 on the CPU."""
+    weight = next(vae.parameters())
+    distribution = vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist
+    return Posterior(_frames_first(distribution.mean), _frames_first(distribution.std))
+
+
+def sample_posterior(posterior: Posterior, scaling_factor: float, generator: torch.Generator) -> Tensor:
+    """Latents (1, L, C, h, w) drawn from a posterior, in the scale that the transformer works in."""
+    noise = torch.randn(posterior.mean.shape, generator=generator)
+    return (posterior.mean + posterior.std * noise) * scaling_factor
+
+
+def pad_image_latents(image_latent: Tensor, num_latent_frames: int) -> Tensor:
+    """Condition latents (B, num_latent_frames, C, h, w): the image in frame 0, zeros after."""
+    return F.pad(image_latent, (0, 0, 0, 0, 0, 0, 0, num_latent_frames - 1))
+
+
+def decode_latents(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Tensor:
+    """Pixels (1, 3, T, H, W), about -1..1, of latents (1, L, C, h, w)."""
+    weight = next(vae.parameters())
+    unscaled = latents.transpose(1, 2) / vae.config.scaling_factor
+    return vae.decode(unscaled.to(weight.device, weight.dtype)).sample
+
+
+def fit_preview(image: Tensor, latent: Tensor) -> Tensor:
+    """A linear map (C + 1, 3) from latents to RGB, fitted by least squares on one picture and its own latent.
+
+    image is (1, H, W, 3) in 0..1, latent (1, 1, C, h, w). Works for any VAE, and shows this picture's colours best.
+    """
+    height, width = latent.shape[-2:]
+    colours = F.adaptive_avg_pool2d(image.permute(0, 3, 1, 2), (height, width))[0].flatten(1).T
+    features = _with_constant(latent[0, 0].float().cpu().flatten(1).T)
+    # A weak pull to zero keeps directions the picture does not show from running wild.
+    gram = features.T @ features + 1e-3 * features.shape[0] * torch.eye(features.shape[1])
+    return torch.linalg.solve(gram, features.T @ colours)
+
+
+def preview_frame(latents: Tensor, preview: Tensor, frame: int) -> Tensor:
+    """A small picture (h, w, 3) in 0..1 of one latent frame of latents (1, L, C, h, w), by a map of fit_preview."""
+    channels_last = latents[0, frame].float().cpu().permute(1, 2, 0)
+    return (_with_constant(channels_last) @ preview).clamp(0, 1)
+
+
+def _with_constant(features: Tensor) -> Tensor:
+    return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
+
+
+def _frames_first(latents: Tensor) -> Tensor:
+    return latents.transpose(1, 2).float().cpu()

@@ -1,0 +1,142 @@
+"""Attention in which video and text also read learned motion tokens.
+
+Motion tokens are keys and values only: their own rows would be thrown away, and they depend neither on the timestep
+nor on the video. So they are projected once per run, and no N x N mask is needed for their bias.
+
+Shape letters: B batch, H heads, N tokens, M motion tokens, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..cogvideox.model import share_weights
+from ..errors import ShapeError
+from .schedule import MotionBias
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMotion:
+    """Keys and values (1, H, M, D) of one layer's motion tokens, and their log weights (M,) where any is not 0."""
+
+    key: Tensor
+    value: Tensor
+    log_weight: Tensor | None
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None = None) -> Tensor:
+    """Softmax attention over all keys; (B, H, Nq, D) in the dtype of `query`.
+
+    query is (B, H, Nq, D), key and value are (B, H, Nk, D). key_bias (Nk,) is added to the logits of every query.
+    Raises ShapeError if key_bias is not Nk long.
+    """
+    if key_bias is not None:
+        if key_bias.shape != key.shape[2:3]:
+            raise ShapeError(f"key_bias: {key.shape[2]} values expected, one per key; {list(key_bias.shape)} found.")
+        key_bias = key_bias.to(query.dtype).expand(1, 1, 1, -1)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=key_bias)
+
+
+class MotionAttention:
+    """diffusers attention processor of one CogVideoX layer that reads the layer's motion tokens.
+
+    Called through transformer(..., attention_kwargs={"motion": ..., "motion_bias": w}): motion holds a LayerMotion
+    for every layer, motion_bias is added to the logits of (video query, motion key). Without motion it computes
+    what the stock processor does.
+    """
+
+    def __init__(self, layer: int):
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        motion: Sequence[LayerMotion] | None = None,
+        motion_bias: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        num_text = encoder_hidden_states.shape[1]
+        tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+        query = attn.norm_q(_split_heads(attn.to_q(tokens), attn.heads))
+        key = attn.norm_k(_split_heads(attn.to_k(tokens), attn.heads))
+        value = _split_heads(attn.to_v(tokens), attn.heads)
+        if image_rotary_emb is not None:
+            # Motion tokens stay unrotated: they have no place in the grid.
+            query, key = (
+                torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], image_rotary_emb)], dim=2)
+                for x in (query, key)
+            )
+        if motion is None:
+            attended = attend(query, key, value)
+        else:
+            attended = _attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias)
+        attended = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
+        return attended[:, num_text:], attended[:, :num_text]
+
+
+def with_motion_attention(transformer):
+    """A transformer over the same weights whose layers accept motion tokens; the one given is left as it is."""
+    twin = share_weights(transformer)
+    for layer, block in enumerate(twin.transformer_blocks):
+        block.attn1.set_processor(MotionAttention(layer))
+    return twin
+
+
+def project_motion(transformer, faes: Sequence[tuple[Tensor, float]]) -> list[LayerMotion] | None:
+    """Keys and values of motion tokens in every layer, from pairs of tokens (layers, M, width) and strength.
+
+    Strength is a weight on the tokens' share of the softmax: 0 is exactly no FAE, 1 is as trained, 2 counts each
+    token twice. Several FAEs stand side by side, each with its own strength. None if no strength is above 0.
+    The layers' own projections and key norm apply, adapters included; no position, no rotary (FlexiAct section 3.3).
+    """
+    active = [(tokens, strength) for tokens, strength in faes if strength > 0]
+    if not active:
+        return None
+    tokens = torch.cat([tokens for tokens, _ in active], dim=1)
+    log_weight = None
+    if any(strength != 1 for _, strength in active):
+        log_weight = torch.cat(
+            [torch.full((part.shape[1],), math.log(strength), device=tokens.device) for part, strength in active]
+        )
+    motion = []
+    for block, layer_tokens in zip(transformer.transformer_blocks, tokens, strict=True):
+        attn = block.attn1
+        key = attn.norm_k(_split_heads(attn.to_k(layer_tokens[None]), attn.heads))
+        value = _split_heads(attn.to_v(layer_tokens[None]), attn.heads)
+        motion.append(LayerMotion(key, value, log_weight))
+    return motion
+
+
+def motion_kwargs(motion: Sequence[LayerMotion] | None, bias: MotionBias) -> Callable[[int], dict[str, Any]]:
+    """For each timestep, the named arguments that carry the motion tokens and the weighting to the processors."""
+    return lambda timestep: {"motion": motion, "motion_bias": bias.at(timestep)}
+
+
+def _attend_with_motion(query, key, value, num_text: int, motion: LayerMotion, motion_bias: float) -> Tensor:
+    num_own, num_motion = key.shape[2], motion.key.shape[2]
+    key = torch.cat([key, motion.key.expand(len(key), -1, -1, -1)], dim=2)
+    value = torch.cat([value, motion.value.expand(len(value), -1, -1, -1)], dim=2)
+    if motion.log_weight is None and motion_bias == 0:
+        return attend(query, key, value)
+    log_weight = motion.log_weight if motion.log_weight is not None else query.new_zeros(num_motion)
+    text_bias = None if motion.log_weight is None else F.pad(log_weight, (num_own, 0))
+    # Softmax rows are independent: the weighting concerns video queries only, so text rows run without it.
+    text = attend(query[:, :, :num_text], key, value, text_bias)
+    video = attend(query[:, :, num_text:], key, value, F.pad(log_weight + motion_bias, (num_own, 0)))
+    return torch.cat([text, video], dim=2)
+
+
+def _split_heads(tokens: Tensor, heads: int) -> Tensor:
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)

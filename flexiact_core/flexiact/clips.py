@@ -1,0 +1,119 @@
+"""From one reference video to what training needs: a window at 8 fps, random crops of it, each encoded once.
+
+Shape letters: N clips, T frames, L latent frames, C channels, H W height and width (h w in latents), S text tokens,
+D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..cogvideox.model import Posterior, encode_pixels
+from ..errors import SettingError, ShapeError
+from ..video import FRAME_MULTIPLE, fit_frames, to_model_pixels
+
+TRAINING_FPS = 8
+MIN_FRAMES = FRAME_MULTIPLE + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """Encoded training clips: posteriors of N videos and of their condition images, and the embeddings used.
+
+    video is (N, L, C, h, w), image (N, 1, C, h, w), unscaled; the embeddings are (1, S, D).
+    """
+
+    video: Posterior
+    image: Posterior
+    prompt_embeds: Tensor
+    empty_embeds: Tensor
+    scaling_factor: float
+
+
+def resample_frames(frames: Tensor, fps: float, target_fps: float = TRAINING_FPS) -> Tensor:
+    """Frames (T', H, W, 3) at target_fps: for each moment the frame nearest to it; no frame is invented.
+
+    frames is (T, H, W, 3) at `fps` frames per second; slower videos keep their frames.
+    Raises SettingError if fps is not above 0.
+    """
+    if not fps > 0:
+        raise SettingError(f"fps {fps}: the reference video says it has no speed. Set its frame rate.")
+    if fps <= target_fps:
+        return frames
+    count = max(1, round(len(frames) * target_fps / fps))
+    moments = (torch.arange(count) * fps / target_fps).round().long().clamp(max=len(frames) - 1)
+    return frames[moments]
+
+
+def select_window(frames: Tensor, max_frames: int, generator: torch.Generator) -> Tensor:
+    """The longest stretch of 8k+1 frames, at most max_frames, at a random place. All crops of a clip share it.
+
+    Raises ShapeError if there are fewer than 9 frames.
+    """
+    if len(frames) < MIN_FRAMES:
+        raise ShapeError(
+            f"reference: {len(frames)} frames at {TRAINING_FPS} fps found, at least {MIN_FRAMES} are needed "
+            f"({MIN_FRAMES / TRAINING_FPS:.1f} seconds). Use a longer video."
+        )
+    usable = min(len(frames), max_frames)
+    length = (usable - 1) // FRAME_MULTIPLE * FRAME_MULTIPLE + 1
+    start = int(torch.randint(len(frames) - length + 1, (), generator=generator))
+    return frames[start : start + length]
+
+
+def random_crops(
+    frames: Tensor,
+    width_px: int,
+    height_px: int,
+    count: int,
+    generator: torch.Generator,
+    scale_range: tuple[float, float] = (0.8, 1.2),
+    max_shift: float = 0.14,
+) -> list[Tensor]:
+    """`count` versions (T, height_px, width_px, 3) of a video, each cut at its own scale and place.
+
+    The first is the whole video fitted to the size. A scale under 1 shows more than the frame and a shift moves it,
+    by up to max_shift of its sides; what lies outside mirrors the border. So the embedding cannot learn the layout.
+    """
+    fitted = fit_frames(frames, width_px, height_px)
+    crops = [fitted]
+    for _ in range(count - 1):
+        scale = scale_range[0] + (scale_range[1] - scale_range[0]) * float(torch.rand((), generator=generator))
+        shift = (torch.rand(2, generator=generator) * 2 - 1) * 2 * max_shift
+        view = torch.tensor([[1 / scale, 0, shift[0]], [0, 1 / scale, shift[1]]])
+        grid = F.affine_grid(view.expand(len(fitted), -1, -1), (len(fitted), 3, height_px, width_px), False)
+        moved = F.grid_sample(fitted.permute(0, 3, 1, 2), grid, "bicubic", "reflection", False)
+        crops.append(moved.permute(0, 2, 3, 1).clamp(0, 1))
+    return crops
+
+
+@torch.no_grad()
+def encode_clips(
+    vae,
+    videos: list[Tensor],
+    prompt_embeds: Tensor,
+    empty_embeds: Tensor,
+    on_clip: Callable[[int], None] | None = None,
+) -> Clips:
+    """The videos (T, H, W, 3 in 0..1) and their first frames, encoded once, on the CPU.
+
+    on_clip is called after each video with its index; it may raise to stop.
+    """
+    posteriors, images = [], []
+    for index, video in enumerate(videos):
+        posteriors.append(encode_pixels(vae, to_model_pixels(video)))
+        images.append(encode_pixels(vae, to_model_pixels(video[:1])))
+        if on_clip is not None:
+            on_clip(index)
+    return Clips(
+        _stack(posteriors), _stack(images), prompt_embeds.cpu(), empty_embeds.cpu(), vae.config.scaling_factor
+    )
+
+
+def _stack(posteriors: list[Posterior]) -> Posterior:
+    return Posterior(torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors]))

@@ -1,0 +1,139 @@
+"""RefAdapter: a LoRA on every attention projection, so that any image can condition the video."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import check_keys, read_tensors, write_tensors
+from ..cogvideox.model import base_signature, share_weights
+from ..errors import CheckpointError
+
+# Released files hold no alpha; the method fixes alpha / rank (rank 64, alpha 32).
+ALPHA_PER_RANK = 0.5
+PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "proj": "to_out.0"}
+_KEY = "transformer_blocks.{layer}.attn1.processor.lora_{projection}.{side}.weight"
+_KEY_PATTERN = re.compile(r"transformer_blocks\.(\d+)\.attn1\.processor\.lora_(q|k|v|proj)\.(down|up)\.weight")
+
+
+@dataclass(frozen=True, eq=False)
+class RefAdapter:
+    """A RefAdapter's matrices by released key: down (rank, width) and up (width, rank), on the CPU."""
+
+    tensors: Mapping[str, Tensor]
+    num_layers: int
+    rank: int
+    width: int
+    name: str = ""
+
+
+def load_refadapter(path: Path) -> RefAdapter:
+    """The RefAdapter of a released .pt file or a .safetensors file, in the dtype it was stored in.
+
+    Raises CheckpointError if the file cannot be read or is no RefAdapter: other keys, layers missing, mixed ranks.
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    layers = [int(match[1]) for key in tensors if (match := _KEY_PATTERN.fullmatch(key))]
+    if not layers:
+        fae = any("motion_inversion_tokens" in key for key in tensors)
+        raise CheckpointError(
+            f"{path.name}: no RefAdapter matrices in it ({len(tensors)} other tensors found). "
+            + ("This is an FAE: choose it in Load FAE Embedding." if fae else "Choose a RefAdapter file.")
+        )
+    some_down = next(value for key, value in tensors.items() if key.endswith(".down.weight"))
+    if some_down.ndim != 2:
+        raise CheckpointError(f"{path.name}: matrices expected, shape {list(some_down.shape)} found.")
+    rank, width = some_down.shape
+    num_layers = max(layers) + 1
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    expected = refadapter_shapes(num_layers, rank, width)
+    check_keys(path.name, found, expected, "The file is incomplete or no RefAdapter: download it again.")
+    return RefAdapter(tensors, num_layers, rank, width, name=path.stem)
+
+
+def save_refadapter(adapter: RefAdapter, path: Path, metadata: Mapping[str, str]) -> Path:
+    """The .safetensors file written, in the released key layout.
+
+    Raises CheckpointError if it could not be written; a file that was there is then left as it was.
+    """
+    return write_tensors(adapter.tensors, path, metadata)
+
+
+def refadapter_shapes(num_layers: int, rank: int, width: int) -> dict[str, tuple[int, int]]:
+    """The shape of every matrix of a RefAdapter by released key."""
+    return {
+        _KEY.format(layer=layer, projection=projection, side=side): shape
+        for layer in range(num_layers)
+        for projection in PROJECTIONS
+        for side, shape in (("down", (rank, width)), ("up", (width, rank)))
+    }
+
+
+def check_refadapter(adapter: RefAdapter, transformer) -> None:
+    """Nothing, if the adapter fits the base. Raises CheckpointError otherwise."""
+    config = transformer.config
+    expected = (config.num_layers, config.num_attention_heads * config.attention_head_dim)
+    if (adapter.num_layers, adapter.width) != expected:
+        raise CheckpointError(
+            f"RefAdapter '{adapter.name}': made for {adapter.num_layers} layers of width {adapter.width}; the loaded "
+            f"base has {expected[0]} layers of width {expected[1]} ({base_signature(transformer)}). "
+            "The released RefAdapter needs CogVideoX-5B-I2V."
+        )
+
+
+def with_refadapters(
+    transformer, adapters: Sequence[tuple[RefAdapter, float]], device: torch.device, dtype: torch.dtype
+):
+    """A transformer over the same weights with peft LoRA layers on its attention; the one given is left as it is.
+
+    Each adapter counts with its own weight, as weight * alpha / rank; several add up. Their matrices are copied to
+    `device` and `dtype`, those the transformer computes in.
+    Raises CheckpointError if one does not fit the base.
+    Source: FlexiAct section 3.2.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for adapter, _ in adapters:
+        check_refadapter(adapter, transformer)
+    if not adapters:
+        return transformer
+    twin = share_weights(transformer)
+    names = [f"refadapter_{index}" for index in range(len(adapters))]
+    for name, (adapter, _) in zip(names, adapters, strict=True):
+        inject_refadapter(twin, adapter, name)
+    for module in twin.modules():
+        if isinstance(module, LoraLayer):
+            module.set_adapter(names, inference_mode=True)
+            for name, (_, weight) in zip(names, adapters, strict=True):
+                module.set_scale(name, weight)
+                for matrix in (module.lora_A[name], module.lora_B[name]):
+                    matrix.to(device=device, dtype=dtype)
+    return twin
+
+
+def inject_refadapter(transformer, adapter: RefAdapter, name: str) -> None:
+    """Adds the adapter's LoRA layers to a transformer in place, under a peft adapter name."""
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.rank * ALPHA_PER_RANK,
+        target_modules=list(PROJECTIONS.values()),
+        init_lora_weights=False,
+    )
+    inject_adapter_in_model(config, transformer, adapter_name=name, low_cpu_mem_usage=True)
+    # Cloned, so that nothing done to the layers reaches the adapter value.
+    state = {_to_peft_key(key): value.clone() for key, value in adapter.tensors.items()}
+    set_peft_model_state_dict(transformer, state, adapter_name=name, low_cpu_mem_usage=True)
+
+
+def _to_peft_key(key: str) -> str:
+    layer, projection, side = _KEY_PATTERN.fullmatch(key).groups()
+    matrix = {"down": "lora_A", "up": "lora_B"}[side]
+    return f"transformer_blocks.{layer}.attn1.{PROJECTIONS[projection]}.{matrix}.weight"
