@@ -1,0 +1,149 @@
+"""How the small world's transformer and text encoder are trained, on clips encoded once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .models import MAX_TEXT_TOKENS, make_scheduler, make_text_encoder, make_tokenizer, make_transformer
+from .models import rotary_positions
+from .render import render_frames
+from .scenes import caption, sample_scene
+from .vae_training import sample_motion
+
+log = logging.getLogger(__name__)
+
+MEDLEY_SHARE = 0.2
+STILL_SHARE = 0.02
+WORD_SHARE = 0.5
+CAPTION_DROPOUT = 0.1
+IMAGE_DROPOUT = 0.05
+TIMESTEP_POWER = 0.65
+BATCH_SIZE = 32
+
+
+def encode_data(vae, folder: Path, *, num_clips: int, device: str, workers: int, part_size: int = 512) -> Path:
+    """The folder with `num_clips` encoded training clips, in parts; parts that exist are kept.
+
+    A part holds posteriors in float16, the clips' (N, 5, 16, 8, 8) and their first frames' (N, 1, 16, 8, 8), and
+    captions as tokens, without and with the action's word.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [
+        (folder / f"part_{first:06d}.pt", first, min(part_size, num_clips - first))
+        for first in range(0, num_clips, part_size)
+    ]
+    missing = [part for part in parts if not part[0].exists()]
+    workers = workers if device == "cpu" else 1
+    if missing and workers == 1:
+        _encode_parts(0, vae, missing, device, 1)
+    elif missing:
+        torch.multiprocessing.spawn(_encode_parts, args=(vae, missing, device, workers), nprocs=workers)
+    return folder
+
+
+@torch.no_grad()
+def _encode_parts(rank: int, vae, parts, device: str, workers: int) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if device == "cpu":
+        torch.set_num_threads(1)
+    vae = vae.to(device, torch.bfloat16)
+    tokenizer = make_tokenizer()
+    for path, first, count in parts[rank::workers]:
+        columns: dict[str, list[torch.Tensor]] = {}
+        plain, named = [], []
+        for index in range(first, first + count):
+            rng = np.random.default_rng([index, 77])
+            scene = sample_scene(int(rng.integers(2**31)))
+            motion, action = sample_motion(rng, MEDLEY_SHARE, STILL_SHARE)
+            pixels = torch.from_numpy(render_frames(scene, motion)).permute(3, 0, 1, 2)[None] * 2.0 - 1.0
+            pixels = pixels.to(device, torch.bfloat16)
+            for name, part in (("video", pixels), ("image", pixels[:, :, :1])):
+                posterior = vae.encode(part).latent_dist
+                columns.setdefault(f"{name}_mean", []).append(posterior.mean.transpose(1, 2).half().cpu())
+                columns.setdefault(f"{name}_std", []).append(posterior.std.transpose(1, 2).half().cpu())
+            plain.append(caption(scene))
+            named.append(caption(scene, action))
+        data = {name: torch.cat(values) for name, values in columns.items()}
+        for name, texts in (("plain", plain), ("named", named)):
+            data[name] = tokenize(tokenizer, texts)
+        part = path.with_suffix(".part")
+        torch.save(data, part)
+        os.replace(part, path)
+        log.info("encoded %s", path.name)
+
+
+def tokenize(tokenizer, texts: list[str]) -> torch.Tensor:
+    """Token numbers (N, 16) of N captions, padded."""
+    return tokenizer(
+        texts, padding="max_length", max_length=MAX_TEXT_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+class BaseTask:
+    """v-prediction on encoded clips; half of the captions name the action; `hogwild.Task`.
+
+    The word is what separates the actions in the model. It is never given when an embedding is learned or used.
+    """
+
+    def __init__(self, data_folder: Path, scaling_factor: float, batch_size: int = BATCH_SIZE):
+        self.data_folder = data_folder
+        self.scaling_factor = scaling_factor
+        self.batch_size = batch_size
+
+    def make_module(self) -> torch.nn.Module:
+        torch.manual_seed(0)
+        text_encoder = make_text_encoder()
+        return torch.nn.ModuleDict({"transformer": make_transformer(), "text_encoder": text_encoder})
+
+    def prepare(self, device: str) -> None:
+        parts = [torch.load(path, weights_only=True, mmap=True) for path in sorted(self.data_folder.glob("part_*.pt"))]
+        self.data = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        self.empty = tokenize(make_tokenizer(), [""])
+        self.device = device
+        self.rotary = tuple(table.to(device) for table in rotary_positions())
+        scheduler = make_scheduler()
+        self.sqrt_abar = scheduler.alphas_cumprod.sqrt().to(device)
+        self.sqrt_rest = (1.0 - scheduler.alphas_cumprod).sqrt().to(device)
+
+    def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
+        data, size = self.data, self.batch_size
+
+        def uniform() -> torch.Tensor:
+            return torch.rand(size, generator=generator)
+
+        def draw(name: str) -> torch.Tensor:
+            mean, std = data[f"{name}_mean"][rows].float(), data[f"{name}_std"][rows].float()
+            latents = mean + std * torch.randn(mean.shape, generator=generator)
+            return (latents * self.scaling_factor).to(self.device)
+
+        rows = torch.randint(len(data["plain"]), (size,), generator=generator)
+        video, image = draw("video"), draw("image")
+        image = image * (uniform() >= IMAGE_DROPOUT).to(self.device)[:, None, None, None, None]
+        tokens = torch.where((uniform() < WORD_SHARE)[:, None], data["named"][rows], data["plain"][rows])
+        tokens = torch.where((uniform() < CAPTION_DROPOUT)[:, None], self.empty, tokens).to(self.device)
+        timesteps = (1000 * uniform() ** TIMESTEP_POWER).long().clamp(max=999).to(self.device)
+        noise = torch.randn(video.shape, generator=generator).to(self.device)
+
+        a = self.sqrt_abar[timesteps][:, None, None, None, None]
+        b = self.sqrt_rest[timesteps][:, None, None, None, None]
+        condition = torch.zeros_like(video)
+        condition[:, :1] = image
+        model_input = torch.cat([a * video + b * noise, condition], dim=2)
+        # The fused attention is slow going backward on short sequences on a CPU.
+        with sdpa_kernel(SDPBackend.MATH):
+            text = module["text_encoder"](tokens)[0]
+            velocity = module["transformer"](
+                hidden_states=model_input.bfloat16(),
+                encoder_hidden_states=text.bfloat16(),
+                timestep=timesteps,
+                image_rotary_emb=self.rotary,
+                return_dict=False,
+            )[0].float()
+        # (x0_pred - x0)^2 / (1 - abar) is the squared error of the velocity.
+        return (velocity - (a * noise - b * video)).square().mean()

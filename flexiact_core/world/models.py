@@ -1,0 +1,144 @@
+"""The models of the small world: the classes of CogVideoX-5B-I2V, only the sizes shrunk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .scenes import FRAME_PX, vocabulary
+
+MAX_TEXT_TOKENS = 16
+TEXT_WIDTH = 64
+LATENT_CHANNELS = 16
+
+
+def make_vae():
+    """A fresh AutoencoderKLCogVideoX: 8x in space, 4x in time, 16 channels, 3.4M parameters."""
+    from diffusers import AutoencoderKLCogVideoX
+
+    return AutoencoderKLCogVideoX(
+        block_out_channels=(16, 32, 64, 96),
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=1,
+        latent_channels=LATENT_CHANNELS,
+        sample_height=FRAME_PX,
+        sample_width=FRAME_PX,
+        scaling_factor=1.0,
+    )
+
+
+def make_transformer(num_frames: int = 17):
+    """A fresh CogVideoXTransformer3DModel, 6 layers of 6 x 32, 4.1M parameters, saying nothing yet.
+
+    Modulation and output projections are zero, so that training starts from the identity.
+    """
+    import torch
+    from diffusers import CogVideoXTransformer3DModel
+
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=6,
+        attention_head_dim=32,
+        in_channels=2 * LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        time_embed_dim=96,
+        text_embed_dim=TEXT_WIDTH,
+        num_layers=6,
+        sample_width=FRAME_PX // 8,
+        sample_height=FRAME_PX // 8,
+        sample_frames=num_frames,
+        patch_size=2,
+        temporal_compression_ratio=4,
+        max_text_seq_length=MAX_TEXT_TOKENS,
+        spatial_interpolation_scale=1.875,
+        use_rotary_positional_embeddings=True,
+        use_learned_positional_embeddings=True,
+    )
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            if ".norm1.linear." in name or ".norm2.linear." in name or name.startswith(("norm_out.linear", "proj_out")):
+                parameter.zero_()
+    return transformer
+
+
+def make_text_encoder():
+    """A fresh T5EncoderModel of width 64 and 2 layers, for the words of `make_tokenizer`."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=3 + len(vocabulary()),
+        d_model=TEXT_WIDTH,
+        d_kv=16,
+        num_heads=4,
+        d_ff=128,
+        num_layers=2,
+        feed_forward_proj="gated-gelu",
+        is_encoder_decoder=False,
+        use_cache=False,
+        dropout_rate=0.0,
+    )
+    return T5EncoderModel(config)
+
+
+def make_tokenizer():
+    """A T5Tokenizer with one token for every word a caption can have; other words are unknown."""
+    from transformers import T5Tokenizer
+
+    # A word has to start with the mark that stands for the space before it.
+    words = [("\N{LOWER ONE EIGHTH BLOCK}" + word, -1.0) for word in vocabulary()]
+    specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    return T5Tokenizer(vocab=specials + words, extra_ids=0, model_max_length=MAX_TEXT_TOKENS)
+
+
+def make_scheduler():
+    """The CogVideoXDPMScheduler of CogVideoX-5B-I2V."""
+    from diffusers import CogVideoXDPMScheduler
+
+    return CogVideoXDPMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        num_train_timesteps=1000,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        set_alpha_to_one=True,
+        snr_shift_scale=1.0,
+        steps_offset=0,
+        timestep_spacing="trailing",
+    )
+
+
+def rotary_positions():
+    """Cosines and sines of the rotary positions of the native video, each (80, 32)."""
+    from ..cogvideox.model import rotary_positions as positions_of
+
+    config = {
+        "use_rotary_positional_embeddings": True,
+        "patch_size": 2,
+        "sample_width": FRAME_PX // 8,
+        "sample_height": FRAME_PX // 8,
+        "attention_head_dim": 32,
+    }
+    return positions_of(config, 5, FRAME_PX // 8, FRAME_PX // 8)
+
+
+def save_base(folder: Path, *, vae, transformer, text_encoder) -> None:
+    """Nothing; writes the base as a diffusers folder, weights in fp16.
+
+    `CogVideoXImageToVideoPipeline.from_pretrained(folder)` reads it back.
+    """
+    import copy
+
+    import torch
+    from diffusers import CogVideoXImageToVideoPipeline
+
+    half = [copy.deepcopy(m).to("cpu", torch.float16) for m in (vae, transformer, text_encoder)]
+    pipeline = CogVideoXImageToVideoPipeline(
+        tokenizer=make_tokenizer(),
+        text_encoder=half[2],
+        vae=half[0],
+        transformer=half[1],
+        scheduler=make_scheduler(),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)

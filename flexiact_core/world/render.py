@@ -1,0 +1,135 @@
+"""Scene and motion to pixels, and the ground truth that belongs to them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .actions import Motion, motion_of
+from .scenes import COLOURS, FRAME_PX, TONES, Scene, caption
+
+EDGE_PX = 1.8
+PATTERN_CONTRAST = 0.075
+SHADE = 0.52  # of the lower half, so that a turn shows on every shape
+
+
+@dataclass(frozen=True)
+class Track:
+    """Ground truth per frame as seen on the screen; every field has shape (T,).
+
+    x, y: sprite centre, px. radius: px. angle: degrees, clockwise.
+    pan: camera displacement to the right, px. zoom: camera zoom.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    radius: np.ndarray
+    angle: np.ndarray
+    pan: np.ndarray
+    zoom: np.ndarray
+
+
+@dataclass(frozen=True)
+class Clip:
+    """frames (T, 64, 64, 3) float32 in 0..1, its caption, and the Track that made it."""
+
+    frames: np.ndarray
+    caption: str
+    track: Track
+
+
+def track_of(scene: Scene, motion: Motion) -> Track:
+    """Where `scene`'s sprite is on the screen in every frame of `motion`."""
+    centre = FRAME_PX / 2
+    return Track(
+        x=centre + motion.zoom * (scene.x + motion.dx - motion.pan - centre),
+        y=centre + motion.zoom * (scene.y + motion.dy - centre),
+        radius=scene.radius * motion.scale * motion.zoom,
+        angle=scene.angle + motion.angle,
+        pan=motion.pan.copy(),
+        zoom=motion.zoom.copy(),
+    )
+
+
+def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Signed distance to the outline, negative inside, for a sprite of radius 1; y down."""
+    if shape == "circle":
+        return np.hypot(x, y) - 1.0
+    if shape == "square":
+        dx, dy = np.abs(x) - 0.88, np.abs(y) - 0.88
+        return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0)
+    if shape == "triangle":
+        # Three half planes; the inradius puts the corners at 1.24.
+        side = math.sqrt(3) / 2
+        return np.maximum(y, np.maximum(side * x, -side * x) - 0.5 * y) - 0.62
+    if shape == "cross":
+        dx, dy = np.abs(x), np.abs(y)
+        return np.minimum(np.maximum(dx - 1.08, dy - 0.40), np.maximum(dx - 0.40, dy - 1.08))
+    raise ValueError(f"no shape is called {shape!r}; there are circle, square, triangle and cross.")
+
+
+def _grid() -> tuple[np.ndarray, np.ndarray]:
+    centres = np.arange(FRAME_PX) + 0.5
+    return np.meshgrid(centres, centres, indexing="xy")
+
+
+def render_background(scene: Scene, pan: np.ndarray, zoom: np.ndarray) -> np.ndarray:
+    """The background alone under N camera states: (N, 64, 64, 3) float32 in 0..1."""
+    pan, zoom = (np.asarray(v, dtype=np.float64)[:, None, None] for v in (pan, zoom))
+    u, v = _grid()
+    centre = FRAME_PX / 2
+    turn = 2 * math.pi / scene.pattern_px
+    x = turn * (centre + (u - centre) / zoom + pan) + 2 * math.pi * scene.phase_x
+    y = turn * (centre + (v - centre) / zoom) + 2 * math.pi * scene.phase_y
+    if scene.pattern == "striped":
+        wave = np.sin(0.8 * x + 0.6 * y)
+    elif scene.pattern == "dotted":
+        wave = 0.5 * np.sin(x) + 0.5 * np.sin(y)
+        wave = 2.0 * np.maximum(wave, -0.2) - 0.6
+    elif scene.pattern == "checkered":
+        wave = np.tanh(2.0 * np.sin(x) * np.sin(y))
+    else:
+        raise ValueError(f"no pattern is called {scene.pattern!r}.")
+    tone = np.asarray(TONES[scene.tone])
+    return (tone + PATTERN_CONTRAST * wave[..., None]).astype(np.float32)
+
+
+def render_sprite(scene: Scene, track: Track) -> tuple[np.ndarray, np.ndarray]:
+    """The sprite's colour (T, 64, 64, 3) and its cover (T, 64, 64), both float32 in 0..1."""
+    u, v = _grid()
+    column = (slice(None), None, None)
+    du, dv = u - track.x[column], v - track.y[column]
+    turn = np.radians(track.angle)[column]
+    radius = track.radius[column]
+    x = (np.cos(turn) * du + np.sin(turn) * dv) / radius
+    y = (-np.sin(turn) * du + np.cos(turn) * dv) / radius
+    cover = np.clip(0.5 - _distance(scene.shape, x, y) * radius / EDGE_PX, 0.0, 1.0)
+    lower = np.clip(0.5 + y * radius / EDGE_PX, 0.0, 1.0)[..., None]
+    colour = np.asarray(COLOURS[scene.colour]) * (1.0 - (1.0 - SHADE) * lower)
+    return colour.astype(np.float32), cover.astype(np.float32)
+
+
+def render_frames(scene: Scene, motion: Motion) -> np.ndarray:
+    """The clip of `scene` doing `motion`: (T, 64, 64, 3) float32 in 0..1."""
+    track = track_of(scene, motion)
+    background = render_background(scene, track.pan, track.zoom)
+    colour, cover = render_sprite(scene, track)
+    return background + cover[..., None] * (colour - background)
+
+
+def render_clip(scene: Scene, action: str | None, word: bool = False) -> Clip:
+    """`scene` doing `action`, as a Clip; None stands still.
+
+    word: whether the caption names the action.
+    """
+    motion = motion_of(action)
+    words = caption(scene, action if word else None)
+    return Clip(frames=render_frames(scene, motion), caption=words, track=track_of(scene, motion))
+
+
+def sprite_mask(scene: Scene, track: Track, margin_px: float = 2.0) -> np.ndarray:
+    """Where the sprite is, with a margin around it: bool (T, 64, 64)."""
+    grown = Track(track.x, track.y, track.radius + margin_px, track.angle, track.pan, track.zoom)
+    return render_sprite(scene, grown)[1] > 0.5

@@ -1,0 +1,137 @@
+"""How the small world's VAE is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from .actions import SEEN_ACTIONS, compose, medleys, motion_of
+from .models import make_vae
+from .render import render_frames, sprite_mask, track_of
+from .scenes import FRAME_PX, sample_scene
+
+SPRITE_WEIGHT = 6.0
+KL_WEIGHT = 1e-3
+
+
+def sample_motion(rng: np.random.Generator, medley_share: float, still_share: float = 0.0):
+    """A random Motion that training may show, and the name of its action or None."""
+    draw = rng.uniform()
+    if draw < still_share:
+        return motion_of(None), None
+    if draw < still_share + medley_share:
+        pairs = medleys()
+        return compose(pairs[rng.integers(len(pairs))]), None
+    name = SEEN_ACTIONS[rng.integers(len(SEEN_ACTIONS))]
+    return motion_of(name), name
+
+
+class VAETask:
+    """Reconstruction of clips, crops of clips and single pictures; `hogwild.Task`.
+
+    Single pictures are a third of the batches throughout: without them a small causal
+    VAE stays at gray.
+    """
+
+    def make_module(self) -> torch.nn.Module:
+        return make_vae()
+
+    def prepare(self, device: str) -> None:
+        self.device = device
+
+    def _clip(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A clip (17, 64, 64, 3) and where it counts most (17, 64, 64), in any pose and place."""
+        scene = sample_scene(int(rng.integers(2**31)))
+        if rng.uniform() < 0.5:
+            scene = replace(
+                scene,
+                radius=float(rng.uniform(7.5, 16.5)),
+                x=float(rng.uniform(18.0, 46.0)),
+                y=float(rng.uniform(18.0, 46.0)),
+                angle=float(rng.uniform(-180.0, 180.0)),
+            )
+        motion, _ = sample_motion(rng, medley_share=0.3)
+        return render_frames(scene, motion), sprite_mask(scene, track_of(scene, motion), margin_px=3.0)
+
+    def _batch(self, generator: torch.Generator, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        draw = rng.uniform()
+        clips, masks = [], []
+        if draw < (0.5 if progress < 0.15 else 0.2):
+            for _ in range(16):
+                frames, mask = self._clip(rng)
+                t = rng.integers(len(frames))
+                clips.append(frames[t : t + 1])
+                masks.append(mask[t : t + 1])
+        elif progress < 0.3 or draw < 0.4:
+            # Small crops give many different batches a second.
+            for _ in range(6):
+                frames, mask = self._clip(rng)
+                rows, columns = np.nonzero(mask.any(axis=0))
+                top = int(np.clip(rng.choice(rows) - 16, 0, FRAME_PX - 32)) // 8 * 8
+                left = int(np.clip(rng.choice(columns) - 16, 0, FRAME_PX - 32)) // 8 * 8
+                first = int(rng.integers(0, 9))
+                window = (slice(first, first + 9), slice(top, top + 32), slice(left, left + 32))
+                clips.append(frames[window])
+                masks.append(mask[window])
+        else:
+            for _ in range(2):
+                frames, mask = self._clip(rng)
+                clips.append(frames)
+                masks.append(mask)
+        pixels = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3) * 2.0 - 1.0
+        weight = 1.0 + (SPRITE_WEIGHT - 1.0) * torch.from_numpy(np.stack(masks)).float()[:, None]
+        return pixels.to(self.device), weight.to(self.device)
+
+    def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
+        pixels, weight = self._batch(generator, progress)
+        posterior = module.encode(pixels.bfloat16()).latent_dist
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+        latents = mean + torch.exp(0.5 * logvar) * noise
+        decoded = module.decode(latents.bfloat16()).sample.float()
+        error = decoded - pixels
+        weight = weight / weight.mean()
+        pixel_loss = (weight * (error.abs() + 4.0 * error.square())).mean()
+        # Differences between neighbours keep outlines from going soft.
+        edge_loss = (weight[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
+        edge_loss = edge_loss + (weight[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+        return pixel_loss + 0.5 * edge_loss + KL_WEIGHT * kl
+
+
+@torch.no_grad()
+def measure_vae(vae, num_clips: int = 16, seed: int = 10**6) -> dict[str, float]:
+    """PSNR in dB of clips through the VAE: over the frame, and around sprites only (2 px margin)."""
+    rng = np.random.default_rng(seed)
+    whole, sprite = [], []
+    for _ in range(num_clips):
+        scene = sample_scene(int(rng.integers(2**31)))
+        motion, _ = sample_motion(rng, medley_share=0.0)
+        frames = render_frames(scene, motion)
+        pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] * 2.0 - 1.0
+        weight = next(vae.parameters())
+        latents = vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist.mode()
+        decoded = vae.decode(latents).sample[0].permute(1, 2, 3, 0).float().cpu().numpy() / 2.0 + 0.5
+        error = np.square(decoded.clip(0, 1) - frames)
+        whole.append(error.mean())
+        sprite.append(error[sprite_mask(scene, track_of(scene, motion))].mean())
+    return {"psnr_db": -10 * float(np.log10(np.mean(whole))), "sprite_psnr_db": -10 * float(np.log10(np.mean(sprite)))}
+
+
+def latent_scale(vae, num_clips: int = 32) -> float:
+    """1 / standard deviation of the VAE's latents, its scaling_factor."""
+    rng = np.random.default_rng(2 * 10**6)
+    means = []
+    with torch.no_grad():
+        for _ in range(num_clips):
+            motion, _ = sample_motion(rng, medley_share=0.0)
+            frames = render_frames(sample_scene(int(rng.integers(2**31))), motion)
+            pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] * 2.0 - 1.0
+            weight = next(vae.parameters())
+            means.append(vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist.mode().float().cpu())
+    return 1.0 / float(torch.cat(means).std())
+
+
