@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .errors import CheckpointError
 
+MAX_HEADER_BYTES = 100_000_000
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -55,10 +56,30 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of a .safetensors file by name; reads the header only.
 
-    Raises CheckpointError as read_tensors does.
+    Raises CheckpointError as read_tensors does, and for files of another kind.
     """
-    with open_safetensors(existing_file(path)) as file:
+    path = existing_file(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path.name}: a .safetensors file is needed here, '{path.suffix}' found.")
+    with open_safetensors(path) as file:
         return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+
+
+def mentions(path: Path, words: bytes) -> bool:
+    """Whether the table of contents of a weight file holds these words, without reading a tensor or running a pickle.
+
+    True for a file that cannot be looked into: opening it tells what is wrong with it.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                return words in file.read(min(length, MAX_HEADER_BYTES))
+        with zipfile.ZipFile(path) as archive:
+            return any(words in archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    except (OSError, zipfile.BadZipFile):
+        return True
 
 
 def read_metadata(path: Path) -> dict[str, str]:

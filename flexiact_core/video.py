@@ -27,10 +27,10 @@ def check_num_frames(num_frames: int) -> int:
         return num_frames
     below = max(1, (num_frames - 1) // FRAME_MULTIPLE * FRAME_MULTIPLE + 1)
     above = below + FRAME_MULTIPLE
-    nearest = below if num_frames - below <= above - num_frames else above
+    nearest, other = (below, above) if num_frames - below <= above - num_frames else (above, below)
     raise SettingError(
-        f"num_frames {num_frames}: the video autoencoder returns 8k+1 frames exactly. "
-        f"Nearest: {nearest} (also possible: {below}, {above})."
+        f"num_frames {num_frames}: the video autoencoder returns exactly 8k+1 frames. "
+        f"Nearest: {nearest}; on the other side: {other}."
     )
 
 

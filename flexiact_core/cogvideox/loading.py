@@ -174,8 +174,6 @@ def _load_vae(components: Path, dtype: torch.dtype):
     found = {key: tuple(value.shape) for key, value in state.items()}
     check_keys(f"{components.name}/vae", found, expected, "Download the vae folder again.")
     vae.load_state_dict({key: value.to(dtype) for key, value in state.items()}, strict=True, assign=True)
-    # Acts on frames larger than a tile only; whole frames of 480x720 would need far more memory.
-    vae.enable_tiling()
     return vae.eval().requires_grad_(False)
 
 

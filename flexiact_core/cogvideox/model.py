@@ -20,6 +20,9 @@ from ..video import check_num_frames, check_size
 # Pixels per latent side.
 VAE_SCALE = 8
 
+# Height and width of a decoding tile: diffusers' own for 480 x 720. Its overlaps need sizes that divide evenly.
+TILE_PX = (240, 360)
+
 # Patches (height, width) of the training size 480 x 720; rotary positions of other sizes are scaled to it.
 BASE_GRID = (30, 45)
 
@@ -148,22 +151,24 @@ def count_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
     return len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
 
 
-def encode_prompt(text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, prompt: str, length: int) -> Tensor:
-    """Embeddings (1, S, D) of a prompt, padded or cut to `length` tokens, on the encoder's device.
+@torch.no_grad()
+def encode_prompt(
+    text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, prompt: str, length: int, device: torch.device
+) -> Tensor:
+    """Embeddings (1, S, D) of a prompt, padded or cut to `length` tokens, computed on `device`, where the encoder is.
 
     Padding is attended to, as in training of the base.
     """
     tokens = tokenizer(
         prompt, padding="max_length", max_length=length, truncation=True, add_special_tokens=True, return_tensors="pt"
     )
-    device = text_encoder.encoder.embed_tokens.weight.device
     return text_encoder(tokens.input_ids.to(device))[0]
 
 
-def encode_pixels(vae: AutoencoderKLCogVideoX, pixels: Tensor) -> Posterior:
-    """The VAE's posterior of pixels (1, 3, T, H, W) in -1..1, float32 on the CPU."""
-    weight = next(vae.parameters())
-    distribution = vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist
+@torch.no_grad()
+def encode_pixels(vae: AutoencoderKLCogVideoX, pixels: Tensor, device: torch.device) -> Posterior:
+    """The VAE's posterior of pixels (1, 3, T, H, W) in -1..1, float32 on the CPU; computed on `device`."""
+    distribution = vae.encode(pixels.to(device, vae.dtype)).latent_dist
     return Posterior(_frames_first(distribution.mean), _frames_first(distribution.std))
 
 
@@ -178,11 +183,14 @@ def pad_image_latents(image_latent: Tensor, num_latent_frames: int) -> Tensor:
     return F.pad(image_latent, (0, 0, 0, 0, 0, 0, 0, num_latent_frames - 1))
 
 
-def decode_latents(vae: AutoencoderKLCogVideoX, latents: Tensor) -> Tensor:
-    """Pixels (1, 3, T, H, W), about -1..1, of latents (1, L, C, h, w)."""
-    weight = next(vae.parameters())
+@torch.no_grad()
+def decode_latents(vae: AutoencoderKLCogVideoX, latents: Tensor, device: torch.device) -> Tensor:
+    """Pixels (1, 3, T, H, W), about -1..1, of latents (1, L, C, h, w); computed on `device`, where the VAE is."""
     unscaled = latents.transpose(1, 2) / vae.config.scaling_factor
-    return vae.decode(unscaled.to(weight.device, weight.dtype)).sample
+    # Frames larger than a tile are decoded in blended tiles; whole frames of 480x720 would need far more memory.
+    tiled = share_weights(vae)
+    tiled.enable_tiling(*TILE_PX)
+    return tiled.decode(unscaled.to(device, vae.dtype)).sample
 
 
 def fit_preview(image: Tensor, latent: Tensor) -> Tensor:

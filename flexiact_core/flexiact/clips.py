@@ -92,22 +92,22 @@ def random_crops(
     return crops
 
 
-@torch.no_grad()
 def encode_clips(
     vae,
     videos: list[Tensor],
     prompt_embeds: Tensor,
     empty_embeds: Tensor,
+    device: torch.device,
     on_clip: Callable[[int], None] | None = None,
 ) -> Clips:
-    """The videos (T, H, W, 3 in 0..1) and their first frames, encoded once, on the CPU.
+    """The videos (T, H, W, 3 in 0..1) and their first frames, encoded once on `device`, kept on the CPU.
 
     on_clip is called after each video with its index; it may raise to stop.
     """
     posteriors, images = [], []
     for index, video in enumerate(videos):
-        posteriors.append(encode_pixels(vae, to_model_pixels(video)))
-        images.append(encode_pixels(vae, to_model_pixels(video[:1])))
+        posteriors.append(encode_pixels(vae, to_model_pixels(video), device))
+        images.append(encode_pixels(vae, to_model_pixels(video[:1]), device))
         if on_clip is not None:
             on_clip(index)
     return Clips(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..cogvideox.model import for_num_latent_frames, pad_image_latents, rotary_positions, share_weights
+from ..cogvideox.model import for_num_latent_frames, pad_image_latents, rotary_positions
 from ..errors import SettingError
 from .attention import LayerMotion, project_motion, with_motion_attention
 from .clips import Clips
@@ -88,7 +88,7 @@ def fit_fae(
     Raises SettingError if a setting is out of range or the loss is no longer a number.
     Source: FlexiAct section 3.3.
     """
-    _check_settings(steps, learning_rate, batch_size)
+    check_training_settings(steps, learning_rate, batch_size)
     config = transformer.config
     generator = torch.Generator().manual_seed(seed)
     width = config.num_attention_heads * config.attention_head_dim
@@ -99,8 +99,7 @@ def fit_fae(
     optimizer = torch.optim.AdamW([tokens], lr=learning_rate, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
     learner = with_motion_attention(for_num_latent_frames(transformer, clips.video.mean.shape[1]))
     if gradient_checkpointing:
-        # On a tree of its own, so that sampling with the same base stays without it.
-        learner = share_weights(learner)
+        # Reaches the learner's own tree only, so that sampling with the same base stays without it.
         learner.enable_gradient_checkpointing()
     for step in range(steps):
         batch = draw_batch(clips, scheduler.config.num_train_timesteps, batch_size, generator)
@@ -151,7 +150,8 @@ def _motion(latents: Tensor, frames: Tensor) -> Tensor:
     return math.sqrt(2) * latents[rows, frames + 1] - latents[rows, frames]
 
 
-def _check_settings(steps: int, learning_rate: float, batch_size: int) -> None:
+def check_training_settings(steps: int, learning_rate: float, batch_size: int) -> None:
+    """Nothing, if training can run with these settings. Raises SettingError otherwise."""
     if steps < 1:
         raise SettingError(f"steps {steps}: at least 1 is needed.")
     if batch_size < 1:

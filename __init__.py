@@ -1,0 +1,19 @@
+"""ComfyUI-FlexiAct: the action of a reference video, performed by any image."""
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint():
+    from comfy_api.latest import ComfyExtension
+
+    from .nodes import NODE_CLASS_MAPPINGS
+    from .nodes.host import register_folders
+
+    class FlexiActExtension(ComfyExtension):
+        async def on_load(self):
+            register_folders()
+
+        async def get_node_list(self):
+            return list(NODE_CLASS_MAPPINGS.values())
+
+    return FlexiActExtension()

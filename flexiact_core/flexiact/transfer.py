@@ -1,0 +1,68 @@
+"""Action transfer: a picture, an action, and a base, made into the latents of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..cogvideox.model import CogVideoXI2V, Posterior, pad_image_latents, sample_posterior
+from ..cogvideox.sampling import SchedulerName, make_scheduler, sample
+from .attention import motion_kwargs, project_motion, with_motion_attention
+from .fae import FAE
+from .refadapter import RefAdapter, with_refadapters
+from .schedule import MotionBias
+
+
+@torch.no_grad()
+def transfer_action(
+    base: CogVideoXI2V,
+    image: Posterior,
+    prompt_embeds: Tensor,
+    negative_embeds: Tensor,
+    *,
+    faes: Sequence[tuple[FAE, float]],
+    adapters: Sequence[tuple[RefAdapter, float]],
+    bias: MotionBias,
+    num_frames: int,
+    steps: int,
+    cfg: float,
+    scheduler: SchedulerName,
+    seed: int,
+    device: torch.device,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Latents (1, L, C, h, w) of a video of num_frames in which the picture performs the actions.
+
+    image is the VAE's posterior of the picture, the embeddings are (1, S, D); faes and adapters come with their
+    strength and weight. The base's transformer is on `device` and left as it is. One seed fixes the picture's
+    sample, the first noise and the noise of all steps, on any device. on_step is as in sample().
+    Without faes this is CogVideoX image-to-video.
+    Raises SettingError and CheckpointError as sample(), check_fae() and check_refadapter() do.
+    Source: FlexiAct section 3.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    num_latent_frames = (num_frames - 1) // base.vae.config.temporal_compression_ratio + 1
+    image_latent = sample_posterior(image, base.vae.config.scaling_factor, generator)
+    image_latents = pad_image_latents(image_latent, num_latent_frames)
+    noise = torch.randn(image_latents.shape, generator=generator)
+
+    transformer = with_refadapters(base.transformer, adapters, device, base.dtype)
+    # Without a speaking action the stock attention runs, so that strength 0 is plain image-to-video, bit for bit.
+    motion = project_motion(transformer, [(fae.tokens.to(device, base.dtype), strength) for fae, strength in faes])
+    if motion is not None:
+        transformer = with_motion_attention(transformer)
+    return sample(
+        transformer,
+        make_scheduler(base.scheduler_config, scheduler),
+        noise.to(device),
+        image_latents.to(device),
+        prompt_embeds.to(device, base.dtype),
+        negative_embeds.to(device, base.dtype),
+        steps=steps,
+        cfg=cfg,
+        generator=generator,
+        attention_kwargs=None if motion is None else motion_kwargs(motion, bias),
+        on_step=on_step,
+    )

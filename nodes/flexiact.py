@@ -1,0 +1,477 @@
+"""FlexiAct's nodes: the adapter, the action, sampling and training."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import host
+from .sockets import BaseModel, CogVideoXI2VSocket, FAESocket, WeightedFAEs
+
+REFADAPTER_WORDS = b".lora_"
+FAE_WORDS = b"motion_inversion_tokens"
+
+
+class ApplyRefAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ApplyRefAdapter",
+            display_name="Apply RefAdapter",
+            category="FlexiAct",
+            description=(
+                "Lets any picture, not only a true first frame, lead the video. Gives a new model; the one that comes "
+                "in is unchanged. Several adapters add up, each with its own weight."
+            ),
+            search_aliases=["refadapter", "refnet lora", "flexiact adapter", "identity lora"],
+            inputs=[
+                CogVideoXI2VSocket.Input("model", tooltip="The base from Load CogVideoX I2V."),
+                io.Combo.Input(
+                    "adapter_file",
+                    options=host.list_weights(REFADAPTER_WORDS),
+                    tooltip=(
+                        "A RefAdapter (.safetensors or released .pt) in models/flexiact. To fetch the released one: "
+                        + host.FLEXIACT_DOWNLOAD.format(folder="models/flexiact")
+                    ),
+                ),
+                io.Float.Input(
+                    "weight",
+                    default=0.7,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip=(
+                        "How strongly the adapter acts, as a factor on its change of the weights. 0: not at all. "
+                        "0.7: the released value. 1: as it was trained."
+                    ),
+                ),
+            ],
+            outputs=[CogVideoXI2VSocket.Output(display_name="model", tooltip="The base with the adapter applied.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, adapter_file):
+        return _check_listed(adapter_file)
+
+    @classmethod
+    def execute(cls, model: BaseModel, adapter_file, weight) -> io.NodeOutput:
+        from ..flexiact_core.flexiact.refadapter import check_refadapter, load_refadapter
+
+        with host.normal_tensors():
+            adapter = load_refadapter(host.weights_path(adapter_file))
+        check_refadapter(adapter, model.base.transformer)
+        return io.NodeOutput(model.with_adapter(adapter, weight))
+
+
+class LoadFAEEmbedding(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadFAEEmbedding",
+            display_name="Load FAE Embedding",
+            category="FlexiAct",
+            description=(
+                "Loads one learned action (FAE). Connect another Load FAE Embedding to 'fae' to combine two actions; "
+                "each keeps its own strength."
+            ),
+            search_aliases=["fae", "action", "motion embedding", "motion tokens", "flexiact action"],
+            inputs=[
+                io.Combo.Input(
+                    "fae_file",
+                    options=host.list_weights(FAE_WORDS),
+                    tooltip=(
+                        "An action (.safetensors or released .pt) in models/flexiact. Train FAE makes new ones. To fetch "
+                        "the released ones: " + host.FLEXIACT_DOWNLOAD.format(folder="models/flexiact")
+                    ),
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip=(
+                        "Weight of this action's tokens in attention, as a factor. 0: exactly as without the action. "
+                        "1: as trained. 2: each token counts twice."
+                    ),
+                ),
+                FAESocket.Input("fae", optional=True, tooltip="Actions to combine this one with."),
+            ],
+            outputs=[FAESocket.Output(display_name="fae", tooltip="The action, with those combined before it.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, fae_file):
+        return _check_listed(fae_file)
+
+    @classmethod
+    def execute(cls, fae_file, strength, fae: WeightedFAEs = ()) -> io.NodeOutput:
+        from ..flexiact_core.flexiact.fae import load_fae
+
+        with host.normal_tensors():
+            return io.NodeOutput((*fae, (load_fae(host.weights_path(fae_file)), strength)))
+
+
+class FlexiActSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlexiActSampler",
+            display_name="FlexiAct Sampler",
+            category="FlexiAct",
+            description=(
+                "Makes a video in which the picture performs the action. Without an action it is plain CogVideoX "
+                "image-to-video."
+            ),
+            search_aliases=["flexiact", "action transfer", "motion transfer", "cogvideox sampler", "animate image"],
+            inputs=[
+                CogVideoXI2VSocket.Input(
+                    "model", lazy=True, tooltip="The base, with RefAdapter applied for action transfer."
+                ),
+                io.Image.Input(
+                    "image",
+                    lazy=True,
+                    tooltip="The picture that is to perform the action. It is scaled to cover the size and cut at the centre.",
+                ),
+                FAESocket.Input(
+                    "fae",
+                    optional=True,
+                    lazy=True,
+                    tooltip="The action. Left open: plain image-to-video, led by the prompt alone.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="What the video shows: the subject and the action, in a sentence or two. May be empty.",
+                ),
+                io.String.Input(
+                    "negative_prompt",
+                    multiline=True,
+                    tooltip="What to keep away from. Empty is the released setting. Has no effect at cfg 1.",
+                ),
+                io.Int.Input(
+                    "width",
+                    default=720,
+                    min=16,
+                    max=4096,
+                    step=16,
+                    tooltip="Width in pixels, a multiple of 16. CogVideoX-5B-I2V makes 720x480 only.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=480,
+                    min=16,
+                    max=4096,
+                    step=16,
+                    tooltip="Height in pixels, a multiple of 16. CogVideoX-5B-I2V makes 720x480 only.",
+                ),
+                io.Int.Input(
+                    "num_frames",
+                    default=49,
+                    min=1,
+                    max=1025,
+                    step=8,
+                    tooltip="Frames at 8 per second, 8k+1: 9 is about one second, 49 six. More take longer and more memory.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=1000,
+                    tooltip="Denoising steps. Fewer are faster and rougher; 50 is the released value.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=6.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="Guidance towards the prompt. 1: none, and twice as fast. 6: released value. High: harsh colours.",
+                ),
+                io.Float.Input(
+                    "bias_strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip=(
+                        "Added weight on the action while motion forms, in attention logits. 0: none, as the released "
+                        "scripts run. 1: the paper's value."
+                    ),
+                ),
+                io.Int.Input(
+                    "hold_until",
+                    default=800,
+                    min=1,
+                    max=1000,
+                    advanced=True,
+                    tooltip=(
+                        "Timestep (999 is pure noise, 0 the clean video) down to which the full bias is held. Lower: the "
+                        "action speaks longer. Must lie above off_below."
+                    ),
+                ),
+                io.Int.Input(
+                    "off_below",
+                    default=700,
+                    min=0,
+                    max=999,
+                    advanced=True,
+                    tooltip="Timestep at which the bias has faded to 0, along a cosine. Lower: the action fades later.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Fixes all randomness: the same graph and seed give the same frames.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=["DPM", "DDIM"],
+                    default="DPM",
+                    tooltip="How steps are taken. DPM: the released one, adds fresh noise at each step. DDIM: adds none.",
+                ),
+                io.Combo.Input(
+                    "weighting",
+                    options=["paper", "release"],
+                    default="paper",
+                    advanced=True,
+                    tooltip=(
+                        "How the bias fades. paper: the whole curve is scaled by bias_strength. release: the fading part "
+                        "starts at 1 whatever the strength, as the authors' code does."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="frames", tooltip="The frames, as many as asked for."),
+                io.Video.Output(display_name="video", tooltip="The same frames as a video at 8 frames per second."),
+            ],
+        )
+
+    @classmethod
+    def check_lazy_status(cls, width, height, num_frames, bias_strength, hold_until, off_below, weighting, **inputs):
+        from ..flexiact_core.flexiact.schedule import MotionBias
+        from ..flexiact_core.video import check_num_frames, check_size
+
+        # Here, and not in validate_inputs: one sentence instead of one per input, and linked numbers are known too.
+        check_size(width, height)
+        check_num_frames(num_frames)
+        MotionBias(bias_strength, hold_until, off_below, weighting)
+        return _not_computed(inputs)
+
+    @classmethod
+    def execute(
+        cls,
+        model: BaseModel,
+        image,
+        prompt,
+        negative_prompt,
+        width,
+        height,
+        num_frames,
+        steps,
+        cfg,
+        bias_strength,
+        hold_until,
+        off_below,
+        seed,
+        scheduler,
+        weighting,
+        fae: WeightedFAEs = (),
+    ) -> io.NodeOutput:
+        from ..flexiact_core.cogvideox import model as cogvideox
+        from ..flexiact_core.flexiact.fae import check_fae
+        from ..flexiact_core.flexiact.schedule import MotionBias
+        from ..flexiact_core.flexiact.transfer import transfer_action
+        from ..flexiact_core.video import check_single_image, fit_frames, to_frames
+
+        base = model.base
+        bias = MotionBias(bias_strength, hold_until, off_below, weighting)
+        picture = fit_frames(check_single_image(host.ordinary(image), "image"), width, height)
+        cogvideox.check_video_size(base.transformer.config, width, height, num_frames)
+        for action, _ in fae:
+            check_fae(action, base.transformer)
+
+        prompt_embeds = host.encode_prompt(model, prompt)
+        negative_embeds = host.encode_prompt(model, negative_prompt)
+        posterior = host.encode_image(model, picture)
+        preview = cogvideox.fit_preview(picture, posterior.mean * base.vae.config.scaling_factor)
+        progress = host.Progress(steps)
+
+        def on_step(index, clean_latents):
+            middle = clean_latents.shape[1] // 2
+            progress.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
+
+        needed = host.transformer_bytes(model, num_frames, *posterior.mean.shape[-2:], batch=2)
+        with host.on_device(model.transformer, needed) as device:
+            latents = transfer_action(
+                base,
+                posterior,
+                prompt_embeds,
+                negative_embeds,
+                faes=fae,
+                adapters=model.adapters,
+                bias=bias,
+                num_frames=num_frames,
+                steps=steps,
+                cfg=cfg,
+                scheduler=scheduler,
+                seed=seed,
+                device=device,
+                on_step=on_step,
+            )
+        with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
+            frames = to_frames(cogvideox.decode_latents(base.vae, latents, device)).cpu()
+        return io.NodeOutput(frames, host.to_video(frames))
+
+
+class TrainFAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TrainFAE",
+            display_name="Train FAE",
+            category="FlexiAct",
+            description=(
+                "Learns the action of one reference video and saves it in models/flexiact/fae, where Load FAE Embedding "
+                "finds it. The base stays as it is."
+            ),
+            search_aliases=["flexiact train", "learn action", "motion inversion", "train action"],
+            inputs=[
+                CogVideoXI2VSocket.Input(
+                    "model", lazy=True, tooltip="The base to learn on. Adapters applied to it take no part in training."
+                ),
+                io.MultiType.Input(
+                    "reference",
+                    lazy=True,
+                    types=[io.Video, io.Image],
+                    tooltip=(
+                        "The video that shows the action, at least 9 frames at 8 per second. A VIDEO is brought to 8 "
+                        "frames per second; IMAGE frames are taken to be at 8."
+                    ),
+                ),
+                io.String.Input(
+                    "caption",
+                    multiline=True,
+                    tooltip="What the reference video shows, in a sentence. Left out now and then, so it may be empty.",
+                ),
+                io.String.Input("name", default="my_action", tooltip="File name of the action, without ending."),
+                io.Int.Input(
+                    "steps",
+                    default=3000,
+                    min=1,
+                    max=100000,
+                    tooltip="Training steps. More fit the reference closer; the authors look at results from 3500 on.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=0.003,
+                    min=0.000001,
+                    max=1.0,
+                    step=0.000001,
+                    tooltip="Size of each step. 0.003: released value. High: faster, then unstable. Low: slow.",
+                ),
+                io.Int.Input(
+                    "crops",
+                    default=12,
+                    min=1,
+                    max=64,
+                    tooltip=(
+                        "Versions of the clip cut at random places. 12: released value. 1: the clip alone, and the "
+                        "action sticks to its layout."
+                    ),
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=64,
+                    advanced=True,
+                    tooltip="Crops per step. 1: released value, least memory. More: steadier steps, memory grows in proportion.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Fixes all randomness of the training.",
+                ),
+            ],
+            outputs=[FAESocket.Output(display_name="fae", tooltip="The learned action, at strength 1.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):
+        from ..flexiact_core.flexiact.training import check_training_settings
+
+        check_training_settings(steps, learning_rate, batch_size)
+        return _not_computed(inputs)
+
+    @classmethod
+    def execute(
+        cls, model: BaseModel, reference, caption, name, steps, learning_rate, crops, batch_size, seed
+    ) -> io.NodeOutput:
+        from ..flexiact_core.cogvideox.model import base_signature, native_size
+        from ..flexiact_core.cogvideox.sampling import make_scheduler
+        from ..flexiact_core.flexiact.clips import encode_clips, random_crops, resample_frames, select_window
+        from ..flexiact_core.flexiact.fae import FAE, save_fae
+        from ..flexiact_core.flexiact.training import fit_fae
+        from ..flexiact_core.video import check_frames
+
+        base = model.base
+        frames, fps = host.from_reference(reference)
+        width, height, max_frames = native_size(base)
+        generator = host.generator(seed)
+        frames = resample_frames(check_frames(host.ordinary(frames), "reference"), fps)
+        window = select_window(frames, max_frames, generator)
+        videos = random_crops(window, width, height, crops, generator)
+        prompt_embeds, empty_embeds = host.encode_prompt(model, caption), host.encode_prompt(model, "")
+
+        progress = host.Progress(len(videos) + steps)
+        with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
+            clips = encode_clips(
+                base.vae, videos, prompt_embeds, empty_embeds, device, on_clip=lambda index: progress.step(index + 1)
+            )
+        needed = host.transformer_bytes(model, *clips.video.mean.shape[1:2], *clips.video.mean.shape[-2:], batch_size)
+        with host.on_device_to_train(model.transformer, needed * base.transformer.config.num_layers) as device:
+            tokens = fit_fae(
+                base.transformer,
+                make_scheduler(base.scheduler_config, "DPM"),
+                clips,
+                steps=steps,
+                learning_rate=learning_rate,
+                seed=seed,
+                device=device,
+                batch_size=batch_size,
+                gradient_checkpointing=True,
+                on_step=lambda index, loss: progress.step(len(videos) + index + 1),
+            )
+        path = host.new_weights_path(name)
+        metadata = {
+            "base": base_signature(base.transformer),
+            "action": path.stem,
+            "caption": caption,
+            "steps": steps,
+            "learning_rate": learning_rate,
+            "crops": crops,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        fae = FAE(tokens, name=path.stem, metadata=metadata)
+        save_fae(fae, path)
+        host.say(f"Saved as {path.name} in {path.parent}.")
+        return io.NodeOutput(((fae, 1.0),))
+
+
+def _not_computed(inputs):
+    # Sockets are lazy so that settings are checked before a model is loaded; all of them are needed after that.
+    return [name for name, value in inputs.items() if value is None]
+
+
+def _check_listed(name):
+    if name is not None and host.weights_path(name) is None:
+        return host.missing_weights(name)
+    return True

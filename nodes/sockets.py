@@ -1,0 +1,58 @@
+"""The pack's socket types and the value that each carries. Values are never changed once they flow."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+    from ..flexiact_core.cogvideox.model import CogVideoXI2V
+    from ..flexiact_core.flexiact.fae import FAE
+    from ..flexiact_core.flexiact.refadapter import RefAdapter
+
+
+class Recent:
+    """The last few results of a computation by key, so that a run that changes only the seed does not repeat it."""
+
+    def __init__(self, size: int = 8):
+        self.size = size
+        self.results: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """The result under `key`, computed if it is not among the last few."""
+        if key not in self.results:
+            self.results[key] = compute()
+        self.results.move_to_end(key)
+        while len(self.results) > self.size:
+            self.results.popitem(last=False)
+        return self.results[key]
+
+
+@dataclass(frozen=True, eq=False)
+class BaseModel:
+    """What flows through COGVIDEOX_I2V: the base, ComfyUI's patchers that own its memory, and adapters to apply."""
+
+    base: CogVideoXI2V
+    transformer: ModelPatcher
+    text_encoder: ModelPatcher
+    vae: ModelPatcher
+    adapters: tuple[tuple[RefAdapter, float], ...] = ()
+    # Shared by all branches: text and image encodings do not depend on adapters.
+    encodings: Recent = field(default_factory=Recent)
+
+    def with_adapter(self, adapter: RefAdapter, weight: float) -> BaseModel:
+        """A new value with one adapter more; this one is left as it is."""
+        return replace(self, adapters=(*self.adapters, (adapter, weight)))
+
+
+# What flows through FLEXIACT_FAE: each action with its own strength.
+WeightedFAEs = tuple[tuple["FAE", float], ...]
+
+CogVideoXI2VSocket = io.Custom("COGVIDEOX_I2V")
+FAESocket = io.Custom("FLEXIACT_FAE")
