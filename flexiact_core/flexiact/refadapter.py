@@ -35,7 +35,8 @@ class RefAdapter:
 def load_refadapter(path: Path) -> RefAdapter:
     """The RefAdapter of a released .pt file or a .safetensors file, in the dtype it was stored in.
 
-    Raises CheckpointError if the file cannot be read or is no RefAdapter: other keys, layers missing, mixed ranks.
+    Raises CheckpointError if the file cannot be read or is no RefAdapter: other keys, layers missing, mixed ranks,
+    values that are not numbers.
     """
     path = Path(path)
     tensors = read_tensors(path)
@@ -54,6 +55,8 @@ def load_refadapter(path: Path) -> RefAdapter:
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     expected = refadapter_shapes(num_layers, rank, width)
     check_keys(path.name, found, expected, "The file is incomplete or no RefAdapter: download it again.")
+    if not all(torch.isfinite(value.float()).all() for value in tensors.values()):
+        raise CheckpointError(f"{path.name}: some of its values are not numbers. Download it again.")
     return RefAdapter(tensors, num_layers, rank, width, name=path.stem)
 
 
@@ -127,10 +130,37 @@ def inject_refadapter(transformer, adapter: RefAdapter, name: str) -> None:
         target_modules=list(PROJECTIONS.values()),
         init_lora_weights=False,
     )
+    # peft freezes whatever is no LoRA matrix, and these parameters are shared with the base.
+    trainable = {parameter: parameter.requires_grad for parameter in transformer.parameters()}
     inject_adapter_in_model(config, transformer, adapter_name=name, low_cpu_mem_usage=True)
+    for parameter, flag in trainable.items():
+        parameter.requires_grad_(flag)
     # Cloned, so that nothing done to the layers reaches the adapter value.
     state = {_to_peft_key(key): value.clone() for key, value in adapter.tensors.items()}
     set_peft_model_state_dict(transformer, state, adapter_name=name, low_cpu_mem_usage=True)
+
+
+def new_refadapter(num_layers: int, rank: int, width: int, seed: int) -> RefAdapter:
+    """An adapter to start training from: random down matrices, up matrices at 0, so that it changes nothing yet."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        key: torch.randn(shape, generator=generator) / rank if ".down." in key else torch.zeros(shape)
+        for key, shape in refadapter_shapes(num_layers, rank, width).items()
+    }
+    return RefAdapter(tensors, num_layers, rank, width)
+
+
+def learned_matrices(transformer, name: str) -> dict[str, torch.nn.Parameter]:
+    """The LoRA matrices that peft holds under an adapter name, by released key."""
+    modules = dict(transformer.named_modules())
+    matrices = {}
+    for layer in range(transformer.config.num_layers):
+        for projection, module in PROJECTIONS.items():
+            lora = modules[f"transformer_blocks.{layer}.attn1.{module}"]
+            for side, holder in (("down", lora.lora_A), ("up", lora.lora_B)):
+                key = _KEY.format(layer=layer, projection=projection, side=side)
+                matrices[key] = holder[name].weight
+    return matrices
 
 
 def _to_peft_key(key: str) -> str:
