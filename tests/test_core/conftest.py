@@ -1,0 +1,81 @@
+"""The recorded numbers of the released method, and a small base."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+import torch
+
+GOLDEN = Path(os.environ.get("FLEXIACT_GOLDEN") or Path(__file__).parent.parent / "golden" / "flexiact")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A set of golden vectors; every size comes from its files."""
+
+    folder: Path
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / f"{name}.safetensors")
+
+    @cached_property
+    def config(self) -> dict:
+        return json.loads((self.folder / "transformer_config.json").read_text())
+
+    @cached_property
+    def schedule(self) -> dict:
+        return json.loads((self.folder / "schedule.json").read_text())
+
+    @cached_property
+    def transformer(self):
+        from diffusers import CogVideoXTransformer3DModel
+
+        transformer = CogVideoXTransformer3DModel.from_config(self.config)
+        transformer.load_state_dict(self.tensors("transformer"), strict=True)
+        return transformer.eval().requires_grad_(False)
+
+    @cached_property
+    def refadapter(self):
+        from flexiact_core.flexiact.refadapter import load_refadapter
+
+        return load_refadapter(self.folder / "refadapter.safetensors")
+
+    @cached_property
+    def fae(self):
+        from flexiact_core.flexiact.fae import load_fae
+
+        return load_fae(self.folder / "fae.safetensors")
+
+    def adapted(self, weight: float):
+        """The transformer with the RefAdapter at this weight; the golden transformer itself stays as it is."""
+        from flexiact_core.flexiact.refadapter import with_refadapters
+
+        return with_refadapters(self.transformer, [(self.refadapter, weight)], torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    # The models are small: threads cost more than they bring, and results do not depend on their number.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    if not (GOLDEN / "forward.safetensors").is_file():
+        pytest.fail(f"no golden vectors in {GOLDEN}. Point FLEXIACT_GOLDEN at a folder that holds them.")
+    return Golden(GOLDEN)
+
+
+@pytest.fixture(scope="session")
+def base(small_base):
+    """A small base, loaded. Shared: nothing may change it."""
+    from flexiact_core.cogvideox.loading import load_base
+
+    return load_base(small_base, small_base, torch.float32)
