@@ -43,7 +43,7 @@ def load_fae(path: Path) -> FAE:
             + ("This is a RefAdapter: choose it in Apply RefAdapter." if adapter else "Choose an FAE file.")
         )
     first = tensors[TOKEN_KEY.format(layers[0])]
-    if first.ndim != 3 or first.shape[0] != 1:
+    if first.ndim != 3 or first.shape[0] != 1 or first.shape[1] == 0:
         raise CheckpointError(
             f"{path.name}: motion tokens of shape [1, tokens, width] expected, {list(first.shape)} found. "
             "The file is of another method or version."
