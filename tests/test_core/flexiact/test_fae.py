@@ -1,0 +1,147 @@
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_models import make_fae, make_refadapter
+
+from flexiact_core import checkpoint
+from flexiact_core.checkpoint import read_tensors
+from flexiact_core.errors import CheckpointError
+from flexiact_core.flexiact.fae import FAE, TOKEN_KEY, check_fae, load_fae, save_fae
+
+
+@pytest.fixture
+def fae_file(tmp_path):
+    return make_fae(tmp_path / "kick.safetensors")
+
+
+def rewrite(path, change):
+    tensors = read_tensors(path)
+    change(tensors)
+    save_file(tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_both_kinds_of_file_hold_the_tokens_of_every_layer_in_order(golden, suffix):
+    tensors = golden.tensors("fae")
+    fae = load_fae(golden.folder / f"fae{suffix}")
+    assert fae.tokens.shape[0] == golden.config["num_layers"] == len(tensors)
+    for layer, tokens in enumerate(fae.tokens):
+        assert torch.equal(tokens[None], tensors[TOKEN_KEY.format(layer)])
+
+
+def test_layers_beyond_9_stay_in_their_order(tmp_path):
+    path = tmp_path / "many.safetensors"
+    save_file({TOKEN_KEY.format(layer): torch.full((1, 2, 4), float(layer)) for layer in range(12)}, path)
+    assert load_fae(path).tokens[:, 0, 0].tolist() == list(range(12))
+
+
+def test_a_saved_fae_comes_back_with_its_metadata(tmp_path):
+    fae = FAE(torch.randn(3, 5, 8), name="kick", metadata={"base": "cogvideox-i2v-3x8", "steps": 1500})
+    again = load_fae(save_fae(fae, tmp_path / "kick.safetensors"))
+    assert torch.equal(again.tokens, fae.tokens)
+    assert again.name == "kick"
+    assert again.metadata == {"base": "cogvideox-i2v-3x8", "steps": "1500"}
+
+
+def test_a_saved_fae_has_the_released_keys_and_shapes(tmp_path, fae_file):
+    path = save_fae(load_fae(fae_file), tmp_path / "again.safetensors")
+    before, after = read_tensors(fae_file), read_tensors(path)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_tokens_keep_the_dtype_they_were_stored_in(tmp_path):
+    path = save_fae(FAE(torch.randn(2, 3, 8).to(torch.bfloat16)), tmp_path / "kick.safetensors")
+    assert load_fae(path).tokens.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_refadapter_given_as_fae_is_called_by_its_name(tmp_path, suffix):
+    path = make_refadapter(tmp_path / f"ref{suffix}")
+    with pytest.raises(CheckpointError, match=f"ref{suffix}: no motion tokens.*RefAdapter: choose it in Apply RefAda"):
+        load_fae(path)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    save_file({"vae.weight": torch.ones(2)}, tmp_path / "vae.safetensors")
+    with pytest.raises(CheckpointError, match=r"vae.safetensors: no motion tokens in it \(1 other .*Choose an FAE file"):
+        load_fae(tmp_path / "vae.safetensors")
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_missing_layer_is_named(tmp_path, layer):
+    path = make_fae(tmp_path / "kick.safetensors", layers=3)
+    rewrite(path, lambda tensors: tensors.pop(TOKEN_KEY.format(layer)))
+    with pytest.raises(CheckpointError, match=rf"kick.safetensors: 1 keys missing \({TOKEN_KEY.format(layer)}\)"):
+        load_fae(path)
+
+
+def test_unexpected_keys_are_named(fae_file):
+    rewrite(fae_file, lambda tensors: tensors.update({"optimizer.step": torch.ones(1)}))
+    with pytest.raises(CheckpointError, match=r"1 keys unexpected \(optimizer.step\)"):
+        load_fae(fae_file)
+
+
+def test_layers_that_differ_in_tokens_are_refused(fae_file):
+    key = TOKEN_KEY.format(1)
+    rewrite(fae_file, lambda tensors: tensors.update({key: tensors[key][:, :4].clone()}))
+    with pytest.raises(CheckpointError, match=r"another shape \(.*\[1, 6, 32\] expected, \[1, 4, 32\] found\)"):
+        load_fae(fae_file)
+
+
+@pytest.mark.parametrize("shape", [(6, 32), (2, 6, 32), (1, 1, 6, 32)])
+def test_tokens_of_another_layout_are_refused(tmp_path, shape):
+    save_file({TOKEN_KEY.format(0): torch.ones(shape)}, tmp_path / "kick.safetensors")
+    with pytest.raises(CheckpointError, match=r"motion tokens of shape \[1, tokens, width\] expected, \["):
+        load_fae(tmp_path / "kick.safetensors")
+
+
+def test_a_file_without_a_single_token_is_refused(tmp_path):
+    save_file({TOKEN_KEY.format(0): torch.ones(1, 0, 32)}, tmp_path / "kick.safetensors")
+    with pytest.raises(CheckpointError, match="kick.safetensors: .*motion tokens"):
+        load_fae(tmp_path / "kick.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_tokens_that_are_not_numbers_are_refused(fae_file, value):
+    rewrite(fae_file, lambda tensors: tensors[TOKEN_KEY.format(1)][0, 2].fill_(value))
+    with pytest.raises(CheckpointError, match="kick.safetensors: some motion tokens are not numbers.*train it again"):
+        load_fae(fae_file)
+
+
+@pytest.mark.parametrize(("layers", "dim"), [(3, 32), (1, 32), (2, 64)])
+def test_an_fae_of_another_base_is_refused_with_both_sizes(tmp_path, base, layers, dim):
+    fae = load_fae(make_fae(tmp_path / "kick.pt", layers=layers, dim=dim))
+    with pytest.raises(CheckpointError) as error:
+        check_fae(fae, base.transformer)
+    assert str(error.value).startswith(
+        f"FAE 'kick': made for {layers} layers of width {dim} (cogvideox-i2v-{layers}x{dim}); the loaded base has "
+        "2 layers of width 32 (cogvideox-i2v-2x32). Load the base"
+    )
+
+
+def test_the_base_that_a_file_names_is_said(base):
+    fae = FAE(torch.ones(42, 3, 3072), name="kick", metadata={"base": "my-own-5b"})
+    with pytest.raises(CheckpointError, match="my-own-5b"):
+        check_fae(fae, base.transformer)
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 226, 300])
+def test_any_number_of_tokens_fits(tmp_path, base, tokens):
+    check_fae(load_fae(make_fae(tmp_path / "kick.pt", tokens=tokens)), base.transformer)
+
+
+def test_a_full_disk_leaves_the_old_fae(tmp_path, monkeypatch, fae_file):
+    old = fae_file.read_bytes()
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "replace", no_space)
+    with pytest.raises(CheckpointError, match="kick.safetensors: could not be saved.*No space left"):
+        save_fae(FAE(torch.ones(2, 6, 32)), fae_file)
+    assert os.listdir(tmp_path) == ["kick.safetensors"]
+    assert fae_file.read_bytes() == old
