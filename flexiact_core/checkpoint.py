@@ -6,7 +6,7 @@ import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -96,16 +96,24 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
 
     Raises CheckpointError if the folder cannot be written or the disk is full.
     """
-    path = Path(path)
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    return write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata=dict(metadata)))
+
+
+def write_whole(path: Path, write: Callable[[str], None]) -> Path:
+    """`path`, with what `write` puts into the temporary file it is given; the old file stays if that fails.
+
+    Raises CheckpointError if the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
         os.close(handle)
-        save_file(contiguous, temporary, metadata=dict(metadata))
+        write(temporary)
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"{path.name}: could not be saved in {path.parent} ({_first_line(error)}). "
             "Free some disk space or check that the folder can be written, then run again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_keys, read_metadata, read_tensors, write_tensors
+from ..checkpoint import check_keys, read_metadata, read_tensors, write_tensors, write_whole
 from ..cogvideox.model import base_signature
 from ..errors import CheckpointError
 
@@ -65,6 +66,15 @@ def save_fae(fae: FAE, path: Path) -> Path:
     # Cloned, since safetensors refuses tensors that share memory.
     tensors = {TOKEN_KEY.format(layer): tokens[None].clone() for layer, tokens in enumerate(fae.tokens)}
     return write_tensors(tensors, path, {key: str(value) for key, value in fae.metadata.items()})
+
+
+def save_released_fae(fae: FAE, path: Path) -> Path:
+    """The .pt file written as the authors' code reads it: a pickled table of the released keys, bfloat16.
+
+    Raises CheckpointError if it could not be written.
+    """
+    tensors = {TOKEN_KEY.format(layer): tokens[None].bfloat16() for layer, tokens in enumerate(fae.tokens)}
+    return write_whole(path, lambda temporary: torch.save(OrderedDict(tensors), temporary))
 
 
 def check_fae(fae: FAE, transformer) -> None:
