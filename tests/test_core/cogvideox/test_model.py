@@ -1,0 +1,253 @@
+import copy
+
+import pytest
+import torch
+
+from flexiact_core.cogvideox.model import (
+    Posterior,
+    base_signature,
+    check_video_size,
+    count_tokens,
+    decode_latents,
+    encode_pixels,
+    encode_prompt,
+    fit_preview,
+    for_num_latent_frames,
+    native_size,
+    pad_image_latents,
+    preview_frame,
+    rotary_positions,
+    sample_posterior,
+    share_weights,
+)
+from flexiact_core.errors import SettingError
+
+CPU = torch.device("cpu")
+
+
+def seeded(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def run(transformer, num_latent_frames):
+    config = transformer.config
+    height, width = config.sample_height, config.sample_width
+    return transformer(
+        hidden_states=seeded(1, num_latent_frames, config.in_channels, height, width),
+        encoder_hidden_states=seeded(1, config.max_text_seq_length, config.text_embed_dim),
+        timestep=torch.tensor([500]),
+        image_rotary_emb=rotary_positions(config, num_latent_frames, height, width),
+        return_dict=False,
+    )[0]
+
+
+def test_a_twin_shares_every_weight_and_no_container(base):
+    original = base.transformer
+    twin = share_weights(original)
+    assert all(ours is theirs for ours, theirs in zip(twin.parameters(), original.parameters(), strict=True))
+    ours, theirs = dict(twin.named_modules()), dict(original.named_modules())
+    assert ours.keys() == theirs.keys()
+    for name, module in ours.items():
+        assert (module is theirs[name]) == (not module._modules), name
+
+
+def test_what_is_attached_to_a_twin_never_reaches_the_original(base):
+    original = base.transformer
+    before = run(original, 5)
+    twin = share_weights(original)
+    twin.transformer_blocks[0].ff = torch.nn.Identity()
+    twin.transformer_blocks[1].register_forward_hook(lambda module, args, output: tuple(part * 0 for part in output))
+    twin.norm_out.register_forward_pre_hook(lambda module, args: (args[0] + 1, *args[1:]))
+    twin.enable_gradient_checkpointing()
+    assert torch.equal(run(original, 5), before)
+    assert not torch.equal(run(twin, 5), before)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in original.modules())
+
+
+def test_a_twin_computes_the_same_bit_for_bit(base):
+    assert torch.equal(run(share_weights(base.transformer), 5), run(base.transformer, 5))
+
+
+def test_a_signature_tells_the_sizes_that_files_must_fit(base):
+    assert base_signature(base.transformer) == "cogvideox-i2v-2x32"
+
+
+def test_the_native_size_is_what_the_base_was_trained_on(base):
+    assert native_size(base) == (64, 64, 17)
+
+
+LEARNED = {
+    "use_learned_positional_embeddings": True,
+    "sample_width": 90,
+    "sample_height": 60,
+    "sample_frames": 49,
+}
+
+
+@pytest.mark.parametrize("num_frames", [1, 9, 49])
+def test_learned_positions_take_their_own_size_and_no_more_frames(num_frames):
+    check_video_size(LEARNED, 720, 480, num_frames)
+
+
+@pytest.mark.parametrize(("width", "height"), [(480, 720), (736, 480), (720, 496), (16, 16)])
+def test_learned_positions_refuse_other_sizes_naming_their_own(width, height):
+    message = f"{width}x{height}: this base has learned positions for 720x480 only. Set width 720 and height 480"
+    with pytest.raises(SettingError, match=message):
+        check_video_size(LEARNED, width, height, 49)
+
+
+def test_learned_positions_refuse_more_frames():
+    with pytest.raises(SettingError, match="num_frames 57: .*positions for 49 frames. Set num_frames to 49 or less"):
+        check_video_size(LEARNED, 720, 480, 57)
+
+
+def test_rotary_positions_alone_take_any_size():
+    check_video_size(LEARNED | {"use_learned_positional_embeddings": False}, 512, 768, 81)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((720, 480, 50), "num_frames 50: .*Nearest: 49"), ((721, 480, 49), "width 721: .*Nearest: 720")],
+)
+def test_a_video_size_is_checked_whatever_the_positions(size, message):
+    for learned in (True, False):
+        with pytest.raises(SettingError, match=message):
+            check_video_size(LEARNED | {"use_learned_positional_embeddings": learned}, *size)
+
+
+def test_fewer_frames_use_the_first_learned_positions(base):
+    transformer = base.transformer
+    config = transformer.config
+    patches = (config.sample_height // 2) * (config.sample_width // 2)
+    short = for_num_latent_frames(transformer, 3)
+    expected = copy.deepcopy(transformer)
+    # Positions of later frames changed: a short video must not notice.
+    expected.patch_embed.pos_embedding[:, config.max_text_seq_length + 3 * patches :] += 7
+    assert torch.equal(run(short, 3), run(for_num_latent_frames(expected, 3), 3))
+    assert not torch.equal(run(expected, 5), run(transformer, 5))
+    expected.patch_embed.pos_embedding[:, config.max_text_seq_length + 3 * patches - 1] += 7
+    assert not torch.equal(run(short, 3), run(for_num_latent_frames(expected, 3), 3))
+
+
+def test_fewer_frames_leave_the_transformer_as_it_is(base):
+    before, shape = run(base.transformer, 5), base.transformer.patch_embed.pos_embedding.shape
+    run(for_num_latent_frames(base.transformer, 1), 1)
+    assert base.transformer.patch_embed.pos_embedding.shape == shape
+    assert torch.equal(run(base.transformer, 5), before)
+
+
+def test_the_trained_number_of_frames_is_the_transformer_itself(base):
+    assert for_num_latent_frames(base.transformer, 5) is base.transformer
+
+
+def test_rotary_positions_count_frames_and_spread_over_the_training_grid():
+    config = {"use_rotary_positional_embeddings": True, "patch_size": 2, "attention_head_dim": 64}
+    cos, sin = rotary_positions(config, 3, 60, 90)
+    assert cos.shape == sin.shape == (3 * 30 * 45, 64)
+    assert torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-5)
+    # The first 16 of 64 channels turn with the frame, at the frame's number times falling frequencies.
+    frequencies = 1 / 10000 ** (torch.arange(0, 16, 2) / 16)
+    for frame in range(3):
+        first_patch = cos[frame * 30 * 45, :16:2]
+        assert torch.allclose(first_patch, torch.cos(frame * frequencies), atol=1e-5)
+    small = rotary_positions(config, 3, 30, 44)[0]
+    assert not torch.allclose(small[1], cos[1]), "half the size takes steps of two base patches"
+
+
+def test_a_base_without_rotary_positions_has_none():
+    assert rotary_positions({"use_rotary_positional_embeddings": False}, 3, 60, 90) is None
+
+
+def test_a_prompt_is_padded_to_the_length(base):
+    short = encode_prompt(base.text_encoder, base.tokenizer, "a cat", 32, CPU)
+    assert short.shape == (1, 32, base.text_encoder.config.d_model)
+    assert count_tokens(base.tokenizer, "a cat") == 6
+
+
+def test_an_empty_prompt_is_allowed(base):
+    empty = encode_prompt(base.text_encoder, base.tokenizer, "", 32, CPU)
+    assert empty.shape == (1, 32, base.text_encoder.config.d_model)
+    assert torch.isfinite(empty).all()
+    assert count_tokens(base.tokenizer, "") == 1
+    assert not torch.equal(empty, encode_prompt(base.text_encoder, base.tokenizer, "a cat", 32, CPU))
+
+
+def test_a_prompt_of_10_000_characters_is_cut_and_its_length_can_be_told(base):
+    prompt = ("the quick brown fox jumps over the lazy dog " * 230)[:10_000]
+    long = encode_prompt(base.text_encoder, base.tokenizer, prompt, 32, CPU)
+    assert long.shape == (1, 32, base.text_encoder.config.d_model)
+    assert torch.equal(long, encode_prompt(base.text_encoder, base.tokenizer, prompt[:31], 32, CPU))
+    assert count_tokens(base.tokenizer, prompt) == 10_001
+
+
+def test_encoding_keeps_no_gradient(base):
+    trainable = copy.deepcopy(base.text_encoder).requires_grad_()
+    assert not encode_prompt(trainable, base.tokenizer, "a cat", 32, CPU).requires_grad
+    posterior = encode_pixels(copy.deepcopy(base.vae).requires_grad_(), torch.zeros(1, 3, 1, 16, 16), CPU)
+    assert not posterior.mean.requires_grad and not posterior.std.requires_grad
+
+
+def test_a_posterior_is_the_vaes_own_with_frames_first(base):
+    pixels = seeded(1, 3, 9, 32, 48).clamp(-1, 1)
+    posterior = encode_pixels(base.vae, pixels, CPU)
+    with torch.no_grad():
+        expected = base.vae.encode(pixels).latent_dist
+    assert posterior.mean.shape == posterior.std.shape == (1, 3, 16, 4, 6)
+    assert torch.equal(posterior.mean, expected.mean.transpose(1, 2))
+    assert torch.equal(posterior.std, expected.std.transpose(1, 2))
+
+
+def test_a_sample_of_a_posterior_is_scaled_and_follows_its_generator():
+    posterior = Posterior(seeded(1, 2, 16, 4, 6), torch.full((1, 2, 16, 4, 6), 0.5))
+    first, again, other = (sample_posterior(posterior, 0.7, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    noise = seeded(1, 2, 16, 4, 6, seed=3)
+    assert torch.allclose(first, (posterior.mean + 0.5 * noise) * 0.7)
+    sure = Posterior(posterior.mean, torch.zeros_like(posterior.std))
+    assert torch.allclose(sample_posterior(sure, 0.7, torch.Generator()), posterior.mean * 0.7)
+
+
+def test_the_condition_is_the_image_in_frame_0_and_zeros_after():
+    image = seeded(2, 1, 16, 4, 6)
+    padded = pad_image_latents(image, 5)
+    assert padded.shape == (2, 5, 16, 4, 6)
+    assert torch.equal(padded[:, :1], image) and not padded[:, 1:].any()
+    assert torch.equal(pad_image_latents(image, 1), image)
+
+
+def test_decoding_undoes_the_scale(base):
+    latents = seeded(1, 3, 16, 4, 6)
+    pixels = decode_latents(base.vae, latents, CPU)
+    with torch.no_grad():
+        expected = base.vae.decode(latents.transpose(1, 2) / base.vae.config.scaling_factor).sample
+    assert pixels.shape == (1, 3, 9, 32, 48)
+    assert torch.equal(pixels, expected)
+
+
+def test_a_preview_shows_a_pictures_colours_from_its_latent():
+    # A latent as a VAE would make it: colours in a mix of channels, and channels that say something else.
+    blocks = torch.rand(1, 8, 12, 3, generator=torch.Generator().manual_seed(1))
+    image = blocks.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
+    latent = torch.einsum("bhwc,cd->bdhw", blocks - 0.5, seeded(3, 16, seed=2))[:, None]
+    latent[:, :, 10:] = seeded(1, 1, 6, 8, 12, seed=3)
+    shown = preview_frame(latent, fit_preview(image, latent), 0)
+    assert shown.shape == (8, 12, 3)
+    assert (shown - blocks[0]).abs().max() < 0.02
+
+
+def test_a_preview_of_the_small_vae_is_nearer_to_the_picture_than_its_mean_colour(base):
+    y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
+    image = torch.stack([x, y, 1 - x * y], dim=-1)[None]
+    latent = encode_pixels(base.vae, image.permute(3, 0, 1, 2)[None] * 2 - 1, CPU).mean * 0.7
+    shown = preview_frame(latent, fit_preview(image, latent), 0)
+    blocks = image[0].unflatten(0, (8, 8)).unflatten(2, (8, 8)).mean((1, 3))
+    assert (shown - blocks).square().mean() < 0.5 * (blocks - blocks.mean((0, 1))).square().mean()
+
+
+def test_a_preview_of_one_colour_stays_in_range():
+    image, latent = torch.full((1, 64, 96, 3), 0.25), seeded(1, 1, 16, 8, 12)
+    preview = fit_preview(image, latent)
+    assert torch.isfinite(preview).all()
+    shown = preview_frame(seeded(1, 3, 16, 8, 12, seed=9) * 20, preview, 2)
+    assert shown.min() >= 0 and shown.max() <= 1
