@@ -31,9 +31,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with open_safetensors(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     if path.suffix not in PICKLE_SUFFIXES:
-        raise CheckpointError(
-            f"{path.name}: '{path.suffix}' files are not read here. Use a .safetensors or .pt file."
-        )
+        raise CheckpointError(f"{path.name}: '{path.suffix}' files are not read here. Use a .safetensors or .pt file.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

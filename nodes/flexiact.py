@@ -1,4 +1,4 @@
-"""FlexiAct's nodes: the adapter, the action, sampling and training."""
+"""FlexiAct's nodes: the adapter, the action, and sampling."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class LoadFAEEmbedding(io.ComfyNode):
                     "fae_file",
                     options=host.list_weights(FAE_WORDS),
                     tooltip=(
-                        "An action (.safetensors or released .pt) in models/flexiact. Train FAE makes new ones. To fetch "
-                        "the released ones: " + host.FLEXIACT_DOWNLOAD.format(folder="models/flexiact")
+                        "An action (.safetensors or released .pt) in models/flexiact. Train FAE makes new ones. To "
+                        "fetch the released ones: " + host.FLEXIACT_DOWNLOAD.format(folder="models/flexiact")
                     ),
                 ),
                 io.Float.Input(
@@ -130,7 +130,10 @@ class FlexiActSampler(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     lazy=True,
-                    tooltip="The picture that is to perform the action. It is scaled to cover the size and cut at the centre.",
+                    tooltip=(
+                        "The picture that is to perform the action. It is scaled to cover the size and cut at the "
+                        "centre."
+                    ),
                 ),
                 FAESocket.Input(
                     "fae",
@@ -171,7 +174,9 @@ class FlexiActSampler(io.ComfyNode):
                     min=1,
                     max=1025,
                     step=8,
-                    tooltip="Frames at 8 per second, 8k+1: 9 is about one second, 49 six. More take longer and more memory.",
+                    tooltip=(
+                        "Frames at 8 per second, 8k+1: 9 is about one second, 49 six. More take longer and more memory."
+                    ),
                 ),
                 io.Int.Input(
                     "steps",
@@ -186,7 +191,9 @@ class FlexiActSampler(io.ComfyNode):
                     min=1.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="Guidance towards the prompt. 1: none, and twice as fast. 6: released value. High: harsh colours.",
+                    tooltip=(
+                        "Guidance towards the prompt. 1: none, half the work. 6: released value. High: harsh colours."
+                    ),
                 ),
                 io.Float.Input(
                     "bias_strength",
@@ -206,8 +213,8 @@ class FlexiActSampler(io.ComfyNode):
                     max=1000,
                     advanced=True,
                     tooltip=(
-                        "Timestep (999 is pure noise, 0 the clean video) down to which the full bias is held. Lower: the "
-                        "action speaks longer. Must lie above off_below."
+                        "Timestep (999 is pure noise, 0 the clean video) down to which the full bias is held. Lower: "
+                        "the action speaks longer. Must lie above off_below."
                     ),
                 ),
                 io.Int.Input(
@@ -230,7 +237,9 @@ class FlexiActSampler(io.ComfyNode):
                     "scheduler",
                     options=["DPM", "DDIM"],
                     default="DPM",
-                    tooltip="How steps are taken. DPM: the released one, adds fresh noise at each step. DDIM: adds none.",
+                    tooltip=(
+                        "How steps are taken. DPM: the released one, adds fresh noise at each step. DDIM: adds none."
+                    ),
                 ),
                 io.Combo.Input(
                     "weighting",
@@ -238,8 +247,8 @@ class FlexiActSampler(io.ComfyNode):
                     default="paper",
                     advanced=True,
                     tooltip=(
-                        "How the bias fades. paper: the whole curve is scaled by bias_strength. release: the fading part "
-                        "starts at 1 whatever the strength, as the authors' code does."
+                        "How the bias fades. paper: the whole curve is scaled by bias_strength. release: the fading "
+                        "part starts at 1 whatever the strength, as the authors' code does."
                     ),
                 ),
             ],
@@ -258,7 +267,7 @@ class FlexiActSampler(io.ComfyNode):
         check_size(width, height)
         check_num_frames(num_frames)
         MotionBias(bias_strength, hold_until, off_below, weighting)
-        return _not_computed(inputs)
+        return not_computed(inputs)
 
     @classmethod
     def execute(
@@ -326,147 +335,8 @@ class FlexiActSampler(io.ComfyNode):
         return io.NodeOutput(frames, host.to_video(frames))
 
 
-class TrainFAE(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="TrainFAE",
-            display_name="Train FAE",
-            category="FlexiAct",
-            description=(
-                "Learns the action of one reference video and saves it in models/flexiact/fae, where Load FAE Embedding "
-                "finds it. The base stays as it is."
-            ),
-            search_aliases=["flexiact train", "learn action", "motion inversion", "train action"],
-            inputs=[
-                CogVideoXI2VSocket.Input(
-                    "model", lazy=True, tooltip="The base to learn on. Adapters applied to it take no part in training."
-                ),
-                io.MultiType.Input(
-                    "reference",
-                    lazy=True,
-                    types=[io.Video, io.Image],
-                    tooltip=(
-                        "The video that shows the action, at least 9 frames at 8 per second. A VIDEO is brought to 8 "
-                        "frames per second; IMAGE frames are taken to be at 8."
-                    ),
-                ),
-                io.String.Input(
-                    "caption",
-                    multiline=True,
-                    tooltip="What the reference video shows, in a sentence. Left out now and then, so it may be empty.",
-                ),
-                io.String.Input("name", default="my_action", tooltip="File name of the action, without ending."),
-                io.Int.Input(
-                    "steps",
-                    default=3000,
-                    min=1,
-                    max=100000,
-                    tooltip="Training steps. More fit the reference closer; the authors look at results from 3500 on.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=0.003,
-                    min=0.000001,
-                    max=1.0,
-                    step=0.000001,
-                    tooltip="Size of each step. 0.003: released value. High: faster, then unstable. Low: slow.",
-                ),
-                io.Int.Input(
-                    "crops",
-                    default=12,
-                    min=1,
-                    max=64,
-                    tooltip=(
-                        "Versions of the clip cut at random places. 12: released value. 1: the clip alone, and the "
-                        "action sticks to its layout."
-                    ),
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=1,
-                    min=1,
-                    max=64,
-                    advanced=True,
-                    tooltip="Crops per step. 1: released value, least memory. More: steadier steps, memory grows in proportion.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Fixes all randomness of the training.",
-                ),
-            ],
-            outputs=[FAESocket.Output(display_name="fae", tooltip="The learned action, at strength 1.")],
-            is_output_node=True,
-        )
-
-    @classmethod
-    def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):
-        from ..flexiact_core.flexiact.training import check_training_settings
-
-        check_training_settings(steps, learning_rate, batch_size)
-        return _not_computed(inputs)
-
-    @classmethod
-    def execute(
-        cls, model: BaseModel, reference, caption, name, steps, learning_rate, crops, batch_size, seed
-    ) -> io.NodeOutput:
-        from ..flexiact_core.cogvideox.model import base_signature, native_size
-        from ..flexiact_core.cogvideox.sampling import make_scheduler
-        from ..flexiact_core.flexiact.clips import encode_clips, random_crops, resample_frames, select_window
-        from ..flexiact_core.flexiact.fae import FAE, save_fae
-        from ..flexiact_core.flexiact.training import fit_fae
-        from ..flexiact_core.video import check_frames
-
-        base = model.base
-        frames, fps = host.from_reference(reference)
-        width, height, max_frames = native_size(base)
-        generator = host.generator(seed)
-        frames = resample_frames(check_frames(host.ordinary(frames), "reference"), fps)
-        window = select_window(frames, max_frames, generator)
-        videos = random_crops(window, width, height, crops, generator)
-        prompt_embeds, empty_embeds = host.encode_prompt(model, caption), host.encode_prompt(model, "")
-
-        progress = host.Progress(len(videos) + steps)
-        with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
-            clips = encode_clips(
-                base.vae, videos, prompt_embeds, empty_embeds, device, on_clip=lambda index: progress.step(index + 1)
-            )
-        needed = host.transformer_bytes(model, *clips.video.mean.shape[1:2], *clips.video.mean.shape[-2:], batch_size)
-        with host.on_device_to_train(model.transformer, needed * base.transformer.config.num_layers) as device:
-            tokens = fit_fae(
-                base.transformer,
-                make_scheduler(base.scheduler_config, "DPM"),
-                clips,
-                steps=steps,
-                learning_rate=learning_rate,
-                seed=seed,
-                device=device,
-                batch_size=batch_size,
-                gradient_checkpointing=True,
-                on_step=lambda index, loss: progress.step(len(videos) + index + 1),
-            )
-        path = host.new_weights_path(name)
-        metadata = {
-            "base": base_signature(base.transformer),
-            "action": path.stem,
-            "caption": caption,
-            "steps": steps,
-            "learning_rate": learning_rate,
-            "crops": crops,
-            "batch_size": batch_size,
-            "seed": seed,
-        }
-        fae = FAE(tokens, name=path.stem, metadata=metadata)
-        save_fae(fae, path)
-        host.say(f"Saved as {path.name} in {path.parent}.")
-        return io.NodeOutput(((fae, 1.0),))
-
-
-def _not_computed(inputs):
+def not_computed(inputs):
+    """Names of the inputs that ComfyUI has still to compute."""
     # Sockets are lazy so that settings are checked before a model is loaded; all of them are needed after that.
     return [name for name, value in inputs.items() if value is None]
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -61,14 +64,47 @@ def weights_path(name: str) -> Path | None:
     return _find_weights().get(name)
 
 
-def new_weights_path(name: str) -> Path:
-    """A free path models/flexiact/fae/NAME.safetensors; a number is added if the name is taken."""
+def result_path(name: str, training: str) -> Path:
+    """Where the FAE of a training is saved: NAME.safetensors, with a number if another training has that name."""
+    from ..flexiact_core.checkpoint import read_metadata
+
     folder = Path(folder_paths.get_folder_paths(FLEXIACT_FOLDER)[0]) / "fae"
-    plain = "".join(letter if letter.isalnum() or letter in "-_ ." else "_" for letter in name).strip(" .") or "action"
-    path, number = folder / f"{plain}.safetensors", 2
-    while path.exists():
-        path, number = folder / f"{plain}_{number}.safetensors", number + 1
+    path, number = folder / f"{_plain(name)}.safetensors", 2
+    while path.exists() and read_metadata(path).get("training") != training:
+        path, number = folder / f"{_plain(name)}_{number}.safetensors", number + 1
     return path
+
+
+def training_path(name: str, training: str) -> Path:
+    """Where the checkpoint of a training lies; trainings that differ in any setting have different ones."""
+    return _training_folder() / f"{_plain(name)}-{training[:12]}.safetensors"
+
+
+def unfinished_training(name: str, steps: int) -> bool:
+    """Whether a checkpoint of this name has not reached `steps` steps."""
+    from ..flexiact_core.checkpoint import read_metadata
+
+    checkpoints = _training_folder().glob(f"{_plain(name)}-*.safetensors")
+    return any(int(read_metadata(path).get("steps_done", 0)) < steps for path in checkpoints)
+
+
+def digest(identity: dict) -> str:
+    """A short name for a set of settings: equal sets, equal names."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def tensor_digest(*tensors) -> str:
+    """A short name for the contents of tensors."""
+    contents = hashlib.sha256()
+    for tensor in tensors:
+        contents.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return contents.hexdigest()
+
+
+def pack_version() -> str:
+    """The version in pyproject.toml, the only place that holds it."""
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    return re.search(r'^version = "(.+)"', text, re.MULTILINE)[1]
 
 
 def missing_base(name: str) -> str:
@@ -134,10 +170,36 @@ def on_device_to_train(patcher, activation_bytes: int) -> Iterator:
     """As on_device, with gradients on, and with weights that can take part in training."""
     import torch
 
-    with on_device(patcher, activation_bytes) as device:
-        _make_ordinary(patcher.model)
-        with torch.enable_grad():
-            yield device
+    with normal_tensors(), torch.enable_grad():
+        load_to_train(patcher, activation_bytes)
+        yield patcher.load_device
+
+
+def load_to_train(patcher, activation_bytes: int) -> None:
+    """Loads a part, or loads it again, so that it can take part in training."""
+    import comfy.model_management as memory
+
+    memory.load_models_gpu([patcher], memory_required=activation_bytes)
+    # Weights that ComfyUI moved for another node are inference tensors; one after the other is copied.
+    for tensor in (*patcher.model.parameters(), *patcher.model.buffers()):
+        if tensor.is_inference():
+            tensor.data = tensor.data.clone()
+
+
+def training_memory(model: BaseModel, layer_bytes: int, checkpointing: str) -> tuple[int, bool]:
+    """An estimate of what a training step needs beside the weights, and whether to checkpoint gradients.
+
+    Without checkpointing every layer's activations are kept; with it, one layer's and every layer's input.
+    """
+    import comfy.model_management as memory
+
+    num_layers = model.base.transformer.config.num_layers
+    whole, checkpointed = layer_bytes * num_layers, layer_bytes * (2 + num_layers // 16)
+    if checkpointing == "auto":
+        weights = model.transformer.model_size()
+        fits = whole + weights < 0.9 * memory.get_total_memory(model.transformer.load_device)
+        checkpointing = "off" if fits else "on"
+    return (checkpointed, True) if checkpointing == "on" else (whole, False)
 
 
 @contextmanager
@@ -180,7 +242,9 @@ def encode_image(model: BaseModel, image):
     return model.encodings.get(("image", tuple(image.shape), digest), compute)
 
 
-def transformer_bytes(model: BaseModel, num_latent_frames: int, latent_height: int, latent_width: int, batch: int) -> int:
+def transformer_bytes(
+    model: BaseModel, num_latent_frames: int, latent_height: int, latent_width: int, batch: int
+) -> int:
     """An estimate of what one forward of the transformer needs beside its weights."""
     config = model.base.transformer.config
     tokens = config.max_text_seq_length + num_latent_frames * latent_height * latent_width // config.patch_size**2
@@ -213,11 +277,61 @@ class Progress:
         self.execution.set_progress(done, self.total, preview_image=None if preview is None else _to_pil(preview))
 
 
+class TrainingProgress(Progress):
+    """Progress of a training: besides the bar, a line with loss, speed and time left, and the loss curve as preview."""
+
+    def __init__(self, total: int, done: int):
+        super().__init__(total)
+        self.started, self.done_before = time.monotonic(), done
+        self.shown, self.losses, self.sample = 0.0, [], None
+
+    def step(self, done: int, loss: float) -> None:
+        """Reports that `done` of all steps are done, the last with this loss; about once a second."""
+        from ..flexiact_core.plots import draw_loss
+
+        self.losses.append(loss)
+        now = time.monotonic()
+        if now - self.shown < 1 and done < self.total:
+            return
+        self.shown = now
+        seconds = (now - self.started) / max(1, done - self.done_before)
+        left = seconds * (self.total - done)
+        recent = self.losses[-50:]
+        show(
+            f"step {done}/{self.total}  loss {sum(recent) / len(recent):.3f}  {seconds:.2f} s/step  "
+            f"{int(left // 60)} min {int(left % 60)} s left"
+        )
+        picture = draw_loss(self.losses)[0] if self.sample is None else self.sample
+        self.execution.set_progress(done, self.total, preview_image=_to_pil(picture, scale=1))
+
+    def show_sample(self, frames) -> None:
+        """Shows a few frames of a sample video from now on."""
+        from ..flexiact_core.plots import tile_videos
+
+        self.sample = tile_videos([frames])[0]
+
+
+def cancelled() -> bool:
+    """Whether the user has pressed Cancel since the last time this was asked."""
+    import comfy.model_management as memory
+
+    try:
+        memory.throw_exception_if_processing_interrupted()
+    except memory.InterruptProcessingException:
+        return True
+    return False
+
+
 def say(text: str) -> None:
     """Shows a line of text on the running node, and in the log."""
+    logger.info(text)
+    show(text)
+
+
+def show(text: str) -> None:
+    """Shows a line of text on the running node."""
     from server import PromptServer
 
-    logger.info(text)
     context = get_executing_context()
     if context is not None and PromptServer.instance is not None:
         PromptServer.instance.send_progress_text(text, context.node_id)
@@ -228,12 +342,12 @@ def to_video(frames):
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(FPS)))
 
 
-def from_reference(reference):
-    """Frames (T, H, W, C) and frames per second of a VIDEO, or of an IMAGE batch, taken to be at 8 fps."""
+def from_reference(reference, image_fps: float):
+    """Frames (T, H, W, C) and frames per second of a VIDEO, or of an IMAGE batch at image_fps."""
     if hasattr(reference, "get_components"):
         components = reference.get_components()
         return components.images, float(components.frame_rate)
-    return reference, float(FPS)
+    return reference, float(image_fps)
 
 
 def ordinary(tensor):
@@ -247,13 +361,6 @@ def generator(seed: int):
     import torch
 
     return torch.Generator().manual_seed(seed)
-
-
-def _make_ordinary(module) -> None:
-    # Weights that ComfyUI moved for another node are inference tensors, one after the other is copied.
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_inference():
-            tensor.data = tensor.data.clone()
 
 
 def _patcher(module, load_device, offload_device):
@@ -318,9 +425,17 @@ def _mentions_at(path: Path, words: bytes, _modified: int, _size: int) -> bool:
     return mentions(path, words)
 
 
-def _to_pil(picture):
+def _to_pil(picture, scale: int = 8):
     from PIL import Image
 
-    return Image.fromarray((picture * 255).round().byte().cpu().numpy()).resize(
-        (picture.shape[1] * 8, picture.shape[0] * 8), Image.Resampling.BICUBIC
-    )
+    image = Image.fromarray((picture * 255).round().byte().cpu().numpy())
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+
+
+def _training_folder() -> Path:
+    return Path(folder_paths.get_folder_paths(FLEXIACT_FOLDER)[0]) / "training"
+
+
+def _plain(name: str) -> str:
+    # Letters of any language stay; what a file system may refuse does not.
+    return "".join(letter if letter.isalnum() or letter in "-_ ." else "_" for letter in name).strip(" .") or "action"

@@ -11,8 +11,10 @@ from comfy_api.latest import io
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+    from torch import Tensor
 
-    from ..flexiact_core.cogvideox.model import CogVideoXI2V
+    from ..flexiact_core.cogvideox.model import CogVideoXI2V, Posterior
+    from ..flexiact_core.flexiact.clips import Clips
     from ..flexiact_core.flexiact.fae import FAE
     from ..flexiact_core.flexiact.refadapter import RefAdapter
 
@@ -51,8 +53,28 @@ class BaseModel:
         return replace(self, adapters=(*self.adapters, (adapter, weight)))
 
 
+@dataclass(frozen=True, eq=False)
+class ActionClips:
+    """What flows through FLEXIACT_CLIPS: encoded clips of one action, and what they were made of.
+
+    first_video is the uncropped clip (T, H, W, 3) in 0..1; digest tells these clips from all others.
+    """
+
+    encoded: Clips
+    caption: str
+    first_video: Tensor
+    digest: str
+
+    @property
+    def first_image(self) -> Posterior:
+        """The posterior of the uncropped clip's first frame."""
+        image = self.encoded.image
+        return type(image)(image.mean[:1], image.std[:1])
+
+
 # What flows through FLEXIACT_FAE: each action with its own strength.
 WeightedFAEs = tuple[tuple["FAE", float], ...]
 
 CogVideoXI2VSocket = io.Custom("COGVIDEOX_I2V")
 FAESocket = io.Custom("FLEXIACT_FAE")
+ClipsSocket = io.Custom("FLEXIACT_CLIPS")

@@ -64,9 +64,7 @@ def share_weights(module: torch.nn.Module) -> torch.nn.Module:
         name: value.copy() if name.endswith("_hooks") or name.endswith("_hooks_with_kwargs") else value
         for name, value in module.__dict__.items()
     }
-    twin._modules = {
-        name: None if child is None else share_weights(child) for name, child in module._modules.items()
-    }
+    twin._modules = {name: None if child is None else share_weights(child) for name, child in module._modules.items()}
     return twin
 
 

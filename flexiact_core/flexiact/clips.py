@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..cogvideox.model import Posterior, encode_pixels
 from ..errors import SettingError, ShapeError
-from ..video import FRAME_MULTIPLE, fit_frames, to_model_pixels
+from ..video import FRAME_MULTIPLE, check_frames, fit_frames, to_model_pixels
 
 TRAINING_FPS = 8
 MIN_FRAMES = FRAME_MULTIPLE + 1
@@ -33,6 +33,45 @@ class Clips:
     prompt_embeds: Tensor
     empty_embeds: Tensor
     scaling_factor: float
+
+
+def cut_crops(
+    frames: Tensor,
+    fps: float,
+    width_px: int,
+    height_px: int,
+    max_frames: int,
+    count: int,
+    generator: torch.Generator,
+    *,
+    start: float = 0.0,
+    duration: float = 0.0,
+    scale_range: tuple[float, float] = (0.8, 1.2),
+    flip: bool = False,
+) -> list[Tensor]:
+    """`count` training videos (T, height_px, width_px, 3) in 0..1 at 8 fps, cut from one reference video.
+
+    frames is (T, H, W, C) at `fps` frames per second; start and duration are seconds, duration 0 is to the end.
+    Raises ShapeError and SettingError if the frames cannot be used, or too few are left.
+    """
+    frames = trim_frames(check_frames(frames, "reference"), fps, start, duration)
+    window = select_window(resample_frames(frames, fps), max_frames, generator)
+    return random_crops(window, width_px, height_px, count, generator, scale_range=scale_range, flip=flip)
+
+
+def trim_frames(frames: Tensor, fps: float, start: float, duration: float) -> Tensor:
+    """The frames from second `start` on, for `duration` seconds; duration 0 is to the end.
+
+    Raises SettingError if nothing is left.
+    """
+    first = round(start * fps)
+    last = first + round(duration * fps) if duration else len(frames)
+    trimmed = frames[first:last]
+    if not len(trimmed):
+        raise SettingError(
+            f"start {start:g} s: the reference has {len(frames) / fps:.1f} seconds. Start earlier, or use more of it."
+        )
+    return trimmed
 
 
 def resample_frames(frames: Tensor, fps: float, target_fps: float = TRAINING_FPS) -> Tensor:
@@ -74,11 +113,13 @@ def random_crops(
     generator: torch.Generator,
     scale_range: tuple[float, float] = (0.8, 1.2),
     max_shift: float = 0.14,
+    flip: bool = False,
 ) -> list[Tensor]:
     """`count` versions (T, height_px, width_px, 3) of a video, each cut at its own scale and place.
 
     The first is the whole video fitted to the size. A scale under 1 shows more than the frame and a shift moves it,
     by up to max_shift of its sides; what lies outside mirrors the border. So the embedding cannot learn the layout.
+    With `flip` half of them are mirrored left to right.
     """
     fitted = fit_frames(frames, width_px, height_px)
     crops = [fitted]
@@ -88,6 +129,8 @@ def random_crops(
         view = torch.tensor([[1 / scale, 0, shift[0]], [0, 1 / scale, shift[1]]])
         grid = F.affine_grid(view.expand(len(fitted), -1, -1), (len(fitted), 3, height_px, width_px), False)
         moved = F.grid_sample(fitted.permute(0, 3, 1, 2), grid, "bicubic", "reflection", False)
+        if flip and torch.rand((), generator=generator) < 0.5:
+            moved = moved.flip(-1)
         crops.append(moved.permute(0, 2, 3, 1).clamp(0, 1))
     return crops
 
@@ -110,9 +153,7 @@ def encode_clips(
         images.append(encode_pixels(vae, to_model_pixels(video[:1]), device))
         if on_clip is not None:
             on_clip(index)
-    return Clips(
-        _stack(posteriors), _stack(images), prompt_embeds.cpu(), empty_embeds.cpu(), vae.config.scaling_factor
-    )
+    return Clips(_stack(posteriors), _stack(images), prompt_embeds.cpu(), empty_embeds.cpu(), vae.config.scaling_factor)
 
 
 def _stack(posteriors: list[Posterior]) -> Posterior:

@@ -1,0 +1,97 @@
+"""Pictures of numbers and of frames, for nodes to show.
+
+Shape letters: T frames, H W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BACKGROUND, GRID, TEXT = (24, 26, 30), (58, 62, 70), (200, 204, 210)
+LINES = ((120, 200, 255), (255, 180, 90), (140, 230, 140), (240, 130, 180))
+MARGIN_PX = 44
+
+
+def draw_lines(
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    x_label: str,
+    width_px: int = 640,
+    height_px: int = 360,
+    log_y: bool = False,
+) -> Tensor:
+    """A picture (1, H, W, 3) in 0..1 of lines over common axes; each of `series` is its name, its x and its y values.
+
+    Values that are not finite, or not above 0 with log_y, are left out.
+    """
+    import math
+
+    from PIL import Image, ImageDraw
+
+    points = [
+        (name, [(x, math.log10(y) if log_y else y) for x, y in zip(xs, ys, strict=True)
+                if math.isfinite(y) and (y > 0 or not log_y)])
+        for name, xs, ys in series
+    ]  # fmt: skip
+    everything = [point for _, line in points for point in line] or [(0.0, 0.0)]
+    x_low, x_high = _span([x for x, _ in everything])
+    y_low, y_high = _span([y for _, y in everything])
+    image = Image.new("RGB", (width_px, height_px), BACKGROUND)
+    pen = ImageDraw.Draw(image)
+    left, right, top, bottom = MARGIN_PX + 12, width_px - 16, MARGIN_PX - 12, height_px - MARGIN_PX
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
+        return left + across * (right - left), bottom - up * (bottom - top)
+
+    for part in range(5):
+        x, y = x_low + (x_high - x_low) * part / 4, y_low + (y_high - y_low) * part / 4
+        across, _ = place(x, y_low)
+        _, up = place(x_low, y)
+        pen.line([(left, up), (right, up)], fill=GRID)
+        pen.line([(across, bottom), (across, bottom + 4)], fill=GRID)
+        pen.text((across, bottom + 8), f"{x:.4g}", fill=TEXT, anchor="ma")
+        pen.text((left - 6, up), f"{10**y if log_y else y:.3g}", fill=TEXT, anchor="rm")
+    pen.text(((left + right) / 2, height_px - 14), x_label, fill=TEXT, anchor="mm")
+    pen.text((left, 14), title, fill=TEXT, anchor="lm")
+    for index, (name, line) in enumerate(points):
+        colour = LINES[index % len(LINES)]
+        pen.line([place(x, y) for x, y in line], fill=colour, width=2)
+        if name:
+            pen.text((right - 4, top + 8 + 14 * index), name, fill=colour, anchor="rm")
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(1, height_px, width_px, 3) / 255
+
+
+def draw_loss(losses: Sequence[float], window: int = 50) -> Tensor:
+    """A picture (1, H, W, 3) of a training's loss by step, each step's and the mean of the last `window` of them."""
+    values = torch.as_tensor(losses, dtype=torch.float64)
+    steps = list(range(1, len(values) + 1))
+    sums = torch.cumsum(torch.cat([values.new_zeros(1), values]), 0)
+    starts = (torch.arange(len(values)) + 1 - window).clamp(min=0)
+    means = (sums[1:] - sums[starts]) / (torch.arange(len(values)) + 1 - starts)
+    shown = [("each step", steps, values.tolist()), (f"mean of {window}", steps, means.tolist())]
+    return draw_lines(shown, title="loss", x_label="step", log_y=True)
+
+
+def tile_videos(videos: Sequence[Tensor], frames_each: int = 4, side_px: int = 160) -> Tensor:
+    """A picture (1, H, W, 3): a row for each video (T, H, W, 3) in 0..1, with a few of its frames, evenly spaced."""
+    rows = []
+    for video in videos:
+        picked = video[torch.linspace(0, len(video) - 1, frames_each).round().long()]
+        scale = side_px / max(picked.shape[1:3])
+        size = [max(1, round(side * scale)) for side in picked.shape[1:3]]
+        small = F.interpolate(picked.permute(0, 3, 1, 2), size, mode="area").permute(0, 2, 3, 1)
+        framed = F.pad(small, (0, 0, 2, 2, 2, 2), value=0.1)
+        rows.append(torch.cat(list(framed), dim=1))
+    return torch.cat(rows, dim=0)[None]
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)

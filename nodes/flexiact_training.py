@@ -1,0 +1,456 @@
+"""FlexiAct's training nodes: clips of a reference video, and the action learned from them."""
+
+from __future__ import annotations
+
+import time
+
+from comfy_api.latest import io
+
+from . import host
+from .flexiact import not_computed
+from .sockets import ActionClips, BaseModel, ClipsSocket, CogVideoXI2VSocket, FAESocket
+
+SAMPLE_STEPS = 25
+
+
+class PrepareActionClips(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PrepareActionClips",
+            display_name="Prepare Action Clips",
+            category="FlexiAct/training",
+            description=(
+                "Cuts training clips from a reference video: trimmed, brought to 8 frames per second, cropped at "
+                "random, and encoded once. Look at the preview before training."
+            ),
+            search_aliases=["training clips", "random crops", "reference video", "flexiact dataset"],
+            inputs=[
+                CogVideoXI2VSocket.Input("model", tooltip="The base to train on; its VAE and text encoder are used."),
+                io.MultiType.Input(
+                    "reference",
+                    types=[io.Video, io.Image],
+                    tooltip="The video that shows the action, or its frames as IMAGE with their speed under 'fps'.",
+                ),
+                io.String.Input(
+                    "caption",
+                    multiline=True,
+                    tooltip="What the reference shows, in a sentence. Left out now and then in training; may be empty.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=8.0,
+                    min=0.1,
+                    max=240.0,
+                    step=0.1,
+                    tooltip="Frames per second of IMAGE frames. A VIDEO brings its own, and this has no effect.",
+                ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=3600.0,
+                    step=0.1,
+                    tooltip="Seconds to skip at the beginning. 0: from the first frame.",
+                ),
+                io.Float.Input(
+                    "duration",
+                    default=0.0,
+                    min=0.0,
+                    max=3600.0,
+                    step=0.1,
+                    tooltip="Seconds to use from there. 0: to the end. The base learns from about 6 seconds at most.",
+                ),
+                io.Int.Input(
+                    "crops",
+                    default=12,
+                    min=1,
+                    max=64,
+                    tooltip=(
+                        "Versions of the clip cut at random places. 12: released value. 1: the clip alone, and the "
+                        "action sticks to its layout."
+                    ),
+                ),
+                io.Float.Input(
+                    "smallest_scale",
+                    default=0.8,
+                    min=0.2,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip=(
+                        "The furthest a crop steps back, as a factor of size. 1: never; below, borders are mirrored."
+                    ),
+                ),
+                io.Float.Input(
+                    "largest_scale",
+                    default=1.2,
+                    min=1.0,
+                    max=3.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip=(
+                        "The nearest a crop moves in, as a factor of size. 1: never. High: the action may leave the "
+                        "frame."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "flip",
+                    default=False,
+                    tooltip="Also mirror half of the crops left to right. Leave off if the direction matters.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Fixes where the window and the crops lie.",
+                ),
+            ],
+            outputs=[
+                ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train FAE."),
+                io.Image.Output(display_name="preview", tooltip="A row for each crop, with a few of its frames."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: BaseModel,
+        reference,
+        caption,
+        fps,
+        start,
+        duration,
+        crops,
+        smallest_scale,
+        largest_scale,
+        flip,
+        seed,
+    ) -> io.NodeOutput:
+        from ..flexiact_core.plots import tile_videos
+
+        clips, videos = _prepare_clips(
+            model, reference, caption, crops, seed,
+            image_fps=fps, start=start, duration=duration, scale_range=(smallest_scale, largest_scale), flip=flip,
+        )  # fmt: skip
+        return io.NodeOutput(clips, tile_videos(videos))
+
+
+class TrainFAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="TrainFAE",
+            display_name="Train FAE",
+            category="FlexiAct/training",
+            description=(
+                "Learns the action of one reference video and saves it in models/flexiact/fae, where Load FAE "
+                "Embedding finds it. Cancel keeps what was learned; the same settings and Queue go on from there."
+            ),
+            search_aliases=["flexiact train", "learn action", "motion inversion", "train action"],
+            inputs=[
+                CogVideoXI2VSocket.Input(
+                    "model", lazy=True, tooltip="The base to learn on. Adapters applied to it take no part in training."
+                ),
+                io.MultiType.Input(
+                    "reference",
+                    types=[io.Video, io.Image, ClipsSocket],
+                    lazy=True,
+                    tooltip=(
+                        "The video that shows the action, at least 9 frames at 8 per second: a VIDEO, IMAGE frames at "
+                        "8 per second, or clips from Prepare Action Clips."
+                    ),
+                ),
+                io.String.Input(
+                    "caption",
+                    multiline=True,
+                    tooltip="What the reference shows, in a sentence. May be empty. Prepared clips bring their own.",
+                ),
+                io.String.Input("name", default="my_action", tooltip="File name of the action, without ending."),
+                io.Int.Input(
+                    "steps",
+                    default=3000,
+                    min=1,
+                    max=100000,
+                    tooltip="Training steps. More fit the reference closer; the authors look at results from 3500 on.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=0.003,
+                    min=0.000001,
+                    max=1.0,
+                    step=0.000001,
+                    tooltip="Size of each step. 0.003: released value. High: faster, then unstable. Low: slow.",
+                ),
+                io.Int.Input(
+                    "crops",
+                    default=12,
+                    min=1,
+                    max=64,
+                    tooltip=(
+                        "Versions of the clip cut at random places. 12: released value. 1: the clip alone, and the "
+                        "action sticks to its layout. Prepared clips bring their own."
+                    ),
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=64,
+                    advanced=True,
+                    tooltip=(
+                        "Crops per step. 1: released value, least memory. More: steadier steps, more memory and time."
+                    ),
+                ),
+                io.Int.Input(
+                    "checkpoint_every",
+                    default=250,
+                    min=1,
+                    max=100000,
+                    advanced=True,
+                    tooltip="Steps between two checkpoints in models/flexiact/training. Low: less is lost in a crash.",
+                ),
+                io.Int.Input(
+                    "sample_every",
+                    default=0,
+                    min=0,
+                    max=100000,
+                    advanced=True,
+                    tooltip=(
+                        "Steps between two sample videos, always with the same seed. 0: none. Each takes a short "
+                        "sampling."
+                    ),
+                ),
+                io.Float.Input(
+                    "sample_cfg",
+                    default=6.0,
+                    min=1.0,
+                    max=30.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="Guidance of the sample videos, as in FlexiAct Sampler. 1: none.",
+                ),
+                io.Boolean.Input(
+                    "resume",
+                    default=True,
+                    tooltip="Go on from the last checkpoint of the same name, clips and settings. Off: start anew.",
+                ),
+                io.Boolean.Input(
+                    "released_format",
+                    default=False,
+                    advanced=True,
+                    tooltip="Also save NAME.pt, as the authors' code reads it. Off: .safetensors alone.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Fixes all randomness of the training. A new seed is a new training.",
+                ),
+                io.Combo.Input(
+                    "gradient_checkpointing",
+                    options=["auto", "on", "off"],
+                    default="auto",
+                    advanced=True,
+                    tooltip=(
+                        "on: far less memory, but the forward pass is computed twice. auto: on if memory would not do."
+                    ),
+                ),
+                io.Image.Input(
+                    "sample_image",
+                    optional=True,
+                    lazy=True,
+                    tooltip=(
+                        "The picture that performs the action in sample videos. Left open: the reference's first frame."
+                    ),
+                ),
+            ],
+            outputs=[
+                FAESocket.Output(display_name="fae", tooltip="The learned action, at strength 1."),
+                io.Image.Output(display_name="loss_curve", tooltip="The loss by step."),
+                io.Image.Output(
+                    display_name="samples", tooltip="Frames of the last sample video, or the first clip if none."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name, steps, resume, **_):
+        # A training that was cancelled is to go on when it is queued again, though nothing in the graph has changed.
+        unfinished = resume and name and steps and host.unfinished_training(name, steps)
+        return time.time() if unfinished else ""
+
+    @classmethod
+    def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):
+        from ..flexiact_core.flexiact.training import check_training_settings
+
+        check_training_settings(steps, learning_rate, batch_size)
+        return not_computed(inputs)
+
+    @classmethod
+    def execute(
+        cls,
+        model: BaseModel,
+        reference,
+        caption,
+        name,
+        steps,
+        learning_rate,
+        crops,
+        batch_size,
+        checkpoint_every,
+        sample_every,
+        sample_cfg,
+        resume,
+        released_format,
+        seed,
+        gradient_checkpointing,
+        sample_image=None,
+    ) -> io.NodeOutput:
+        from ..flexiact_core.cogvideox.model import base_signature
+        from ..flexiact_core.cogvideox.sampling import make_scheduler
+        from ..flexiact_core.flexiact.fae import FAE, save_fae, save_released_fae
+        from ..flexiact_core.flexiact.training import TOKENS, StopTraining, fit_fae, load_state, save_state
+        from ..flexiact_core.plots import draw_loss
+
+        base = model.base
+        clips = reference
+        if not isinstance(clips, ActionClips):
+            clips, _ = _prepare_clips(model, reference, caption, crops, seed)
+        identity = {
+            "base": base_signature(base.transformer),
+            "clips": clips.digest,
+            "caption": clips.caption,
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        digest = host.digest(identity)
+        checkpoint = host.training_path(name, digest)
+        state = load_state(checkpoint)[0] if resume and checkpoint.is_file() else None
+
+        def to_fae(state):
+            metadata = identity | {
+                "action": name, "steps": state.steps_done, "training": digest, "pack_version": host.pack_version(),
+            }  # fmt: skip
+            return FAE(state.parameters[TOKENS], name=name, metadata=metadata)
+
+        def save_checkpoint(state):
+            save_state(state, checkpoint, {"name": name, "steps_done": str(state.steps_done)})
+
+        report = host.TrainingProgress(steps, done=0 if state is None else state.steps_done)
+        sampler = _Sampler(model, clips, sample_image, sample_cfg, seed)
+
+        def on_step(index, loss, take_state):
+            done = index + 1
+            if sample_every and done % sample_every == 0 and done < steps:
+                report.show_sample(sampler.draw(to_fae(take_state())))
+                # Sampling may have moved the transformer out to make room for the VAE.
+                host.load_to_train(model.transformer, needed)
+            if done % checkpoint_every == 0:
+                save_checkpoint(take_state())
+            report.step(done, loss)
+            if host.cancelled():
+                host.say(f"Training stopped at step {done} of {steps}; what was learned is kept.")
+                raise StopTraining
+
+        shape = clips.encoded.video.mean.shape
+        per_layer = host.transformer_bytes(model, shape[1], *shape[-2:], batch_size)
+        needed, checkpointing = host.training_memory(model, per_layer, gradient_checkpointing)
+        with host.on_device_to_train(model.transformer, needed) as device:
+            state = fit_fae(
+                base.transformer,
+                make_scheduler(base.scheduler_config, "DPM"),
+                clips.encoded,
+                steps=steps,
+                learning_rate=learning_rate,
+                seed=seed,
+                device=device,
+                batch_size=batch_size,
+                gradient_checkpointing=checkpointing,
+                resume=state,
+                on_step=on_step,
+            )
+        save_checkpoint(state)
+        fae = to_fae(state)
+        path = host.result_path(name, digest)
+        save_fae(fae, path)
+        if released_format:
+            save_released_fae(fae, path.with_suffix(".pt"))
+        if sample_every and state.steps_done == steps:
+            sampler.draw(fae)
+        host.say(f"Saved as {path.name} in {path.parent}.")
+        return io.NodeOutput(((fae, 1.0),), draw_loss(state.losses), sampler.frames)
+
+
+class _Sampler:
+    """Draws sample videos in a training: always the same picture, caption and seed."""
+
+    def __init__(self, model: BaseModel, clips: ActionClips, image, cfg: float, seed: int):
+        from ..flexiact_core.cogvideox.model import native_size
+        from ..flexiact_core.video import check_single_image, fit_frames
+
+        self.model, self.clips, self.cfg, self.seed = model, clips, cfg, seed
+        self.frames = clips.first_video
+        self.posterior = clips.first_image
+        if image is not None:
+            width, height, _ = native_size(model.base)
+            picture = fit_frames(check_single_image(host.ordinary(image), "sample_image"), width, height)
+            self.posterior = host.encode_image(model, picture)
+
+    def draw(self, fae):
+        """Frames (T, H, W, 3) of a new sample video, also kept as `frames`."""
+        from ..flexiact_core.cogvideox.model import decode_latents
+        from ..flexiact_core.flexiact.schedule import MotionBias
+        from ..flexiact_core.flexiact.transfer import transfer_action
+        from ..flexiact_core.video import to_frames
+
+        model, clips = self.model, self.clips.encoded
+        shape = clips.video.mean.shape
+        with host.on_device(model.transformer, host.transformer_bytes(model, shape[1], *shape[-2:], 2)) as device:
+            latents = transfer_action(
+                model.base,
+                self.posterior,
+                clips.prompt_embeds,
+                clips.empty_embeds,
+                faes=[(fae, 1.0)],
+                adapters=model.adapters,
+                bias=MotionBias(),
+                num_frames=len(self.clips.first_video),
+                steps=SAMPLE_STEPS,
+                cfg=self.cfg,
+                scheduler="DPM",
+                seed=self.seed,
+                device=device,
+            )
+        height, width = self.clips.first_video.shape[1:3]
+        with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
+            self.frames = to_frames(decode_latents(model.base.vae, latents, device)).cpu()
+        return self.frames
+
+
+def _prepare_clips(
+    model: BaseModel, reference, caption, crops, seed, *,
+    image_fps=host.FPS, start=0.0, duration=0.0, scale_range=(0.8, 1.2), flip=False,
+):  # fmt: skip
+    from ..flexiact_core.cogvideox.model import native_size
+    from ..flexiact_core.flexiact.clips import cut_crops, encode_clips
+
+    frames, fps = host.from_reference(reference, image_fps)
+    width, height, max_frames = native_size(model.base)
+    videos = cut_crops(
+        host.ordinary(frames), fps, width, height, max_frames, crops, host.generator(seed),
+        start=start, duration=duration, scale_range=scale_range, flip=flip,
+    )  # fmt: skip
+    prompt_embeds, empty_embeds = host.encode_prompt(model, caption), host.encode_prompt(model, "")
+    progress = host.Progress(len(videos))
+    with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
+        encoded = encode_clips(
+            model.base.vae, videos, prompt_embeds, empty_embeds, device, on_clip=lambda done: progress.step(done + 1)
+        )
+    return ActionClips(encoded, caption, videos[0], host.tensor_digest(encoded.video.mean, prompt_embeds)), videos
