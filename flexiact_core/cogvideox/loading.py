@@ -59,12 +59,14 @@ def load_base(source: Path, components: Path, dtype: torch.dtype) -> CogVideoXI2
                 f"{components.name}: no {part} folder in it. Choose as components a complete diffusers folder of "
                 "CogVideoX-5b-I2V (text_encoder, tokenizer, vae, scheduler)."
             )
+    _check_text_encoder(components, config)
+    # What is quick to load, and so quick to fail, comes first.
     return CogVideoXI2V(
-        transformer=_load_transformer(empty, files, dtype),
-        vae=_load_vae(components, dtype),
-        text_encoder=_load_text_encoder(components, dtype, config),
-        tokenizer=_load_tokenizer(components),
         scheduler_config=_read_json(components / "scheduler" / "scheduler_config.json"),
+        tokenizer=_load_tokenizer(components),
+        vae=_load_vae(components, dtype),
+        transformer=_load_transformer(empty, files, dtype),
+        text_encoder=_load_text_encoder(components, dtype),
         dtype=dtype,
     )
 
@@ -177,15 +179,29 @@ def _load_vae(components: Path, dtype: torch.dtype):
     return vae.eval().requires_grad_(False)
 
 
-def _load_text_encoder(components: Path, dtype: torch.dtype, config: Mapping[str, Any]):
+def _check_text_encoder(components: Path, config: Mapping[str, Any]) -> None:
+    folder = components / "text_encoder"
+    for file in _weight_files(folder):
+        read_shapes(file)
+    found, width = _read_json(folder / "config.json").get("d_model"), config.get("text_embed_dim", 4096)
+    if found != width:
+        raise CheckpointError(
+            f"{components.name}/text_encoder: embeddings of width {found}; the transformer reads {width}. "
+            "Choose the components of the same model."
+        )
+
+
+def _load_text_encoder(components: Path, dtype: torch.dtype):
     import transformers
 
-    folder = components / "text_encoder"
-    _weight_files(folder)
     dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
     try:
         encoder, report = transformers.T5EncoderModel.from_pretrained(
-            folder, **{dtype_name: dtype}, use_safetensors=True, local_files_only=True, output_loading_info=True
+            components / "text_encoder",
+            **{dtype_name: dtype},
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
@@ -195,12 +211,6 @@ def _load_text_encoder(components: Path, dtype: torch.dtype, config: Mapping[str
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise CheckpointError(
             f"{components.name}/text_encoder: weights missing ({missing}). Download the folder again."
-        )
-    width = config.get("text_embed_dim", 4096)
-    if encoder.config.d_model != width:
-        raise CheckpointError(
-            f"{components.name}/text_encoder: embeddings of width {encoder.config.d_model}; the transformer reads "
-            f"{width}. Choose the components of the same model."
         )
     return encoder.eval().requires_grad_(False)
 
@@ -219,7 +229,7 @@ def _load_tokenizer(components: Path):
 def _weight_files(folder: Path) -> list[Path]:
     index = next(folder.glob("*.safetensors.index.json"), None)
     if index is not None:
-        files = sorted({folder / name for name in _read_json(index)["weight_map"].values()})
+        files = sorted({folder / name for name in _read_json(index).get("weight_map", {}).values()})
     else:
         # Variants such as model.fp16.safetensors stand beside the plain file.
         plain = [file for file in sorted(folder.glob("*.safetensors")) if file.name.count(".") == 1]
