@@ -1,3 +1,4 @@
+import copy
 import inspect
 import math
 
@@ -408,3 +409,34 @@ def test_memory_of_training_with_motion_tokens_grows_linearly(golden, adapted):
 
     per_token = bytes_per_token(attention, SIZES[1:])
     assert grows_linearly(per_token), per_token
+
+
+@pytest.mark.parametrize("num_latent_frames", [13, 3])
+def test_the_released_sizes_run_as_they_are(released_transformer, num_latent_frames):
+    from flexiact_core.cogvideox.model import for_num_latent_frames
+    from flexiact_core.flexiact.fae import FAE, check_fae
+    from flexiact_core.flexiact.refadapter import RefAdapter, refadapter_shapes, with_refadapters
+
+    meta, dtype = torch.device("meta"), torch.bfloat16
+    matrices = {
+        key: torch.empty(shape, device=meta, dtype=dtype) for key, shape in refadapter_shapes(42, 64, 3072).items()
+    }
+    fae = FAE(torch.empty(42, 226, 3072, device=meta, dtype=dtype))
+    check_fae(fae, released_transformer)
+    base = copy.deepcopy(released_transformer).to(dtype).eval()
+    adapter = RefAdapter(matrices, 42, 64, 3072)
+    transformer = with_motion_attention(with_refadapters(base, [(adapter, 0.7)], meta, dtype))
+    motion = project_motion(transformer, [(fae.tokens, 1.0)])
+    assert len(motion) == 42 and motion[0].key.shape == motion[0].value.shape == (1, 48, 226, 64)
+    latents = torch.empty(2, num_latent_frames, 32, 60, 90, device=meta, dtype=dtype)
+    rotary = rotary_positions(base.config, num_latent_frames, 60, 90)
+    with torch.no_grad():
+        out = for_num_latent_frames(transformer, num_latent_frames)(
+            latents,
+            torch.empty(2, 226, 4096, device=meta, dtype=dtype),
+            torch.full((2,), 999, device=meta),
+            image_rotary_emb=tuple(table.to(meta) for table in rotary),
+            attention_kwargs={"motion": motion, "motion_bias": 1.0},
+            return_dict=False,
+        )[0]
+    assert out.shape == (2, num_latent_frames, 16, 60, 90)

@@ -67,7 +67,9 @@ def test_a_refadapter_given_as_fae_is_called_by_its_name(tmp_path, suffix):
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     save_file({"vae.weight": torch.ones(2)}, tmp_path / "vae.safetensors")
-    with pytest.raises(CheckpointError, match=r"vae.safetensors: no motion tokens in it \(1 other .*Choose an FAE file"):
+    with pytest.raises(
+        CheckpointError, match=r"vae.safetensors: no motion tokens in it \(1 other .*Choose an FAE file"
+    ):
         load_fae(tmp_path / "vae.safetensors")
 
 
@@ -145,3 +147,12 @@ def test_a_full_disk_leaves_the_old_fae(tmp_path, monkeypatch, fae_file):
         save_fae(FAE(torch.ones(2, 6, 32)), fae_file)
     assert os.listdir(tmp_path) == ["kick.safetensors"]
     assert fae_file.read_bytes() == old
+
+
+def test_a_file_of_the_released_sizes_is_accepted(tmp_path, released_transformer):
+    # 42 layers of 226 tokens of width 3072, as views of one number: the file stays small, its shapes are the real ones.
+    tokens = torch.full((1,), 0.5, dtype=torch.bfloat16).expand(1, 226, 3072)
+    torch.save({TOKEN_KEY.format(layer): tokens for layer in range(42)}, tmp_path / "Dance.pt")
+    fae = load_fae(tmp_path / "Dance.pt")
+    assert fae.tokens.shape == (42, 226, 3072)
+    check_fae(fae, released_transformer)

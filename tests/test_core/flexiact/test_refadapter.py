@@ -12,6 +12,7 @@ from flexiact_core.flexiact.refadapter import (
     PROJECTIONS,
     check_refadapter,
     load_refadapter,
+    refadapter_shapes,
     save_refadapter,
     with_refadapters,
 )
@@ -251,3 +252,15 @@ def test_a_full_disk_leaves_the_old_adapter(golden, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="ref.safetensors: could not be saved"):
         save_refadapter(golden.refadapter, path, {})
     assert os.listdir(tmp_path) == ["ref.safetensors"] and path.stat().st_size == size
+
+
+def test_a_file_of_the_released_sizes_is_accepted(tmp_path, released_transformer):
+    # Rank 64 in 42 layers of width 3072, as views of one number: the file stays small, its shapes are the real ones.
+    number = torch.full((1,), 0.5, dtype=torch.bfloat16)
+    shapes = refadapter_shapes(42, 64, 3072)
+    assert len(shapes) == 42 * 4 * 2
+    path = tmp_path / "refnetlora_step40000_model.pt"
+    torch.save({key: number.expand(shape) for key, shape in shapes.items()}, path)
+    adapter = load_refadapter(path)
+    assert (adapter.num_layers, adapter.rank, adapter.width) == (42, 64, 3072)
+    check_refadapter(adapter, released_transformer)

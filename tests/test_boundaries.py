@@ -1,0 +1,198 @@
+"""Which part may import which, and what no file of the pack holds: read off the files, nothing is imported."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "server", "execution"}
+HEAVY = {"diffusers", "transformers", "peft", "accelerate"}
+NOT_OURS = {".git", ".venv", ".cache", ".demo", "node_modules", "__pycache__"}
+
+# Which systems of the core a system may import besides itself; the root files of the core are open to all.
+MAY_IMPORT = {"": set(), "cogvideox": set(), "flexiact": {"cogvideox"}, "world": {"cogvideox", "flexiact"}}
+
+# Layers come from ComfyUI's or diffusers' own classes and devices from the caller; taken apart to keep this file clean.
+LITERALS = [".cuda" + "(", '.to("' + "cuda", "torch." + "autocast("] + [
+    f"nn.{layer}" + "(" for layer in ("Linear", "Conv2d", "LayerNorm", "GroupNorm", "Embedding")
+]
+
+
+def our_files() -> list[Path]:
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+        files = [ROOT / name for name in listed.split("\0") if name]
+    except (OSError, subprocess.CalledProcessError):
+        files = [path for path in ROOT.rglob("*") if not NOT_OURS & set(path.relative_to(ROOT).parts)]
+    return [path for path in files if path.is_file()]
+
+
+FILES = our_files()
+PYTHON = [path for path in FILES if path.suffix == ".py"]
+CORE = [path for path in PYTHON if path.is_relative_to(ROOT / "flexiact_core")]
+PACK = [path for path in PYTHON if not path.is_relative_to(ROOT / "tests")]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports_of(source: str, path: Path, statements=None):
+    """Absolute dotted names of what a file imports, relative imports resolved from the folder it lies in."""
+    for node in ast.walk(ast.parse(source)) if statements is None else statements:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = list(path.relative_to(ROOT).parts[: -node.level]) if node.level else []
+            module = ".".join(package + (node.module.split(".") if node.module else []))
+            yield module
+            # `from . import x` names a module only in its list of names.
+            yield from (f"{module}.{alias.name}" if module else alias.name for alias in node.names)
+
+
+def at_import(tree: ast.Module):
+    """Statements that run when the module is imported: not those in functions, nor under TYPE_CHECKING."""
+    pending = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+            continue
+        yield node
+        pending += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.ExceptHandler)]
+
+
+def system_of(parts) -> str | None:
+    """The core system that parts of a dotted name lie in; '' for a file of the core's root, None outside the core."""
+    if "flexiact_core" not in parts:
+        return None
+    rest = parts[parts.index("flexiact_core") + 1 :]
+    return rest[0] if rest and (ROOT / "flexiact_core" / rest[0]).is_dir() else ""
+
+
+def complaints_about_core(source: str, path: Path) -> list[str]:
+    own = system_of(path.relative_to(ROOT).with_suffix("").parts)
+    found = []
+    for imported in imports_of(source, path):
+        parts = imported.split(".")
+        if COMFYUI & {parts[0]}:
+            found.append(f"{name_of(path)} imports {imported}: the core never imports ComfyUI")
+        other = system_of(parts)
+        if other and other != own and other not in MAY_IMPORT[own]:
+            found.append(f"{name_of(path)} imports {imported}: {own or 'the root'} may not import {other}")
+    return found
+
+
+def complaints_about_weight(source: str, path: Path) -> list[str]:
+    imported = imports_of(source, path, at_import(ast.parse(source)))
+    return [f"{name_of(path)} imports {name} when it is imported" for name in imported if name.split(".")[0] in HEAVY]
+
+
+def check(complaints: list[str]) -> None:
+    assert not complaints, "\n".join(complaints)
+
+
+def test_there_are_files_to_look_at():
+    assert len(CORE) > 10 and any(name_of(path).startswith("nodes/") for path in PACK)
+    assert {path.name for path in (ROOT / "flexiact_core").iterdir() if (path / "__init__.py").is_file()} <= set(
+        MAY_IMPORT
+    ), "a new system of the core: say in MAY_IMPORT what it may import"
+
+
+def test_core_never_imports_comfyui_and_systems_never_import_each_other():
+    check([complaint for path in CORE for complaint in complaints_about_core(path.read_text("utf-8"), path)])
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "allowed"),
+    [
+        ("cogvideox/x.py", "import folder_paths", False),
+        ("cogvideox/x.py", "def f():\n    from comfy.utils import ProgressBar", False),
+        ("cogvideox/x.py", "from ..flexiact.fae import FAE", False),
+        ("cogvideox/x.py", "from .. import flexiact", False),
+        ("cogvideox/x.py", "import flexiact_core.world.build", False),
+        ("x.py", "from .cogvideox.model import Posterior", False),
+        ("flexiact/x.py", "from ..world import render", False),
+        ("flexiact/x.py", "from ..cogvideox.model import Posterior\nfrom ..errors import ShapeError", True),
+        ("world/x.py", "from ..flexiact.fae import FAE\nfrom . import render", True),
+    ],
+)
+def test_the_import_rules_notice_what_they_forbid(file, source, allowed):
+    assert (complaints_about_core(source, ROOT / "flexiact_core" / file) == []) == allowed
+
+
+def test_only_nodes_and_tests_import_comfyui():
+    check(
+        [
+            f"{name_of(path)} imports {imported}"
+            for path in PACK
+            if not path.is_relative_to(ROOT / "nodes") and path != ROOT / "__init__.py"
+            for imported in imports_of(path.read_text("utf-8"), path)
+            if imported.split(".")[0] in COMFYUI - {"nodes"}
+        ]
+    )
+
+
+def test_nothing_heavy_is_imported_when_a_module_is():
+    check([complaint for path in PACK for complaint in complaints_about_weight(path.read_text("utf-8"), path)])
+
+
+@pytest.mark.parametrize(
+    ("source", "allowed"),
+    [
+        ("from diffusers import X", False),
+        ("try:\n    import peft\nexcept ImportError:\n    pass", False),
+        ("class A:\n    import transformers", False),
+        ("def f():\n    import diffusers", True),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from diffusers import X", True),
+        ("import torch", True),
+    ],
+)
+def test_the_weight_rule_notices_what_it_forbids(source, allowed):
+    assert (complaints_about_weight(source, ROOT / "flexiact_core" / "x.py") == []) == allowed
+
+
+def test_python_files_are_ascii():
+    check(
+        [
+            f"{name_of(path)}:{number}: {line.strip()}"
+            for path in PYTHON
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+            if not line.isascii()
+        ]
+    )
+
+
+def test_no_python_file_chooses_a_device_or_makes_layers_of_its_own():
+    check(
+        [
+            f"{name_of(path)}:{number}: {literal}"
+            for path in PYTHON
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+            for literal in LITERALS
+            if literal in line
+        ]
+    )
+
+
+def test_no_file_names_a_machines_folders_or_a_package_registry():
+    # Taken apart, so that this file does not match itself.
+    folders = "|".join(f"/{name}/" for name in ("home", "root", "work", "Users", "mnt", "opt", "scratch", "workspace"))
+    machine = re.compile(rf"(?<![\w.$)}}~-])({folders})\w|\b[A-Z]:\\+Users")
+    registry = re.compile(
+        "--(extra-)?index-" + r"url|https?://[^\s/]*(pypi|python" + r"hosted|artifactory|nexus|npmjs)"
+    )
+    found = []
+    for path in FILES:
+        content = path.read_bytes()
+        if b"\0" in content[:8192]:
+            continue
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+            if match := machine.search(line) or registry.search(line):
+                found.append(f"{name_of(path)}:{number}: {match[0]}")
+    check(found)
