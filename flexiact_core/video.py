@@ -1,19 +1,25 @@
-"""Pixels: ranges, layouts, sizes, and how many frames the CogVideoX VAE can return.
+"""Pixels: ranges, layouts, sizes, how many frames the CogVideoX VAE can return, and frames from video files.
 
 Shape letters: B batch, T frames, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
+from io import BytesIO
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import SettingError, ShapeError
+from .errors import CheckpointError, SettingError, ShapeError
 
 # 8x in the VAE, then patches of 2.
 SIZE_MULTIPLE = 16
 FRAME_MULTIPLE = 8
+
+# At 8 fps and 1080p, a minute of frames is 3 GB.
+MAX_SECONDS = 60
 
 
 def check_num_frames(num_frames: int) -> int:
@@ -114,3 +120,60 @@ def to_model_pixels(frames: Tensor) -> Tensor:
 def to_frames(pixels: Tensor) -> Tensor:
     """Frames (T, H, W, 3) in 0..1, float32, from pixels (1, 3, T, H, W) in -1..1."""
     return (pixels[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0).contiguous()
+
+
+def read_video(source: Path | str | BytesIO, fps: float, start: float = 0.0, duration: float = 0.0) -> Tensor:
+    """Frames (T, H, W, 3), uint8, of a video file at `fps`: for each moment the frame nearest to it.
+
+    Moments count from second `start`; duration 0 is to the end. Goes by the frames' own time stamps, so a variable
+    frame rate is read right, and by the rotation that phones note.
+    Raises CheckpointError if the file cannot be read, SettingError if nothing or more than a minute would be used.
+    """
+    import av
+
+    name = Path(source).name if isinstance(source, str | Path) else "video"
+    wanted = max(1, round(duration * fps)) if duration else MAX_SECONDS * fps + 1
+    frames: list[Tensor] = []
+    shown = None
+    try:
+        with av.open(source) as container:
+            if not container.streams.video:
+                raise CheckpointError(f"{name}: no picture in it, only sound. Choose a video.")
+            for time, frame in _timed_frames(container):
+                # All moments that lie nearer to the last frame than to this one are the last one's.
+                while shown and len(frames) < wanted and start + len(frames) / fps < (shown[0] + time) / 2 - 1e-6:
+                    frames.append(_to_tensor(shown[1]))
+                if len(frames) >= wanted:
+                    break
+                shown = (time, frame)
+    except (av.FFmpegError, OSError) as error:
+        raise CheckpointError(f"{name}: this video cannot be read ({error}). Choose or encode it again.") from error
+    if not frames:
+        raise SettingError(f"start {start:g} s: {name} ends before that. Start earlier.")
+    if len(frames) > MAX_SECONDS * fps:
+        raise SettingError(
+            f"{name}: more than {MAX_SECONDS} seconds would be used. Trim it: give start and duration in Prepare "
+            "Action Clips, or use a shorter video."
+        )
+    return torch.stack(frames)
+
+
+def _timed_frames(container):
+    # Seconds from the first frame, and the frame; at the end the moment that gives the last frame its due time.
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    first = time = None
+    for frame in container.decode(stream):
+        first = frame.time or 0.0 if first is None else first
+        time = (frame.time or 0.0) - first
+        yield time, frame
+    if time is not None:
+        yield time + 2 / float(stream.average_rate or 1), None
+
+
+def _to_tensor(frame) -> Tensor:
+    import numpy as np
+
+    pixels = frame.to_ndarray(format="rgb24")
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, quarter_turns)))

@@ -441,11 +441,11 @@ def _prepare_clips(
     from ..flexiact_core.cogvideox.model import native_size
     from ..flexiact_core.flexiact.clips import cut_crops, encode_clips
 
-    frames, fps = host.from_reference(reference, image_fps)
+    frames, fps = host.from_reference(reference, image_fps, start, duration)
     width, height, max_frames = native_size(model.base)
     videos = cut_crops(
-        host.ordinary(frames), fps, width, height, max_frames, crops, host.generator(seed),
-        start=start, duration=duration, scale_range=scale_range, flip=flip,
+        frames, fps, width, height, max_frames, crops, host.generator(seed),
+        scale_range=scale_range, flip=flip,
     )  # fmt: skip
     prompt_embeds, empty_embeds = host.encode_prompt(model, caption), host.encode_prompt(model, "")
     progress = host.Progress(len(videos))

@@ -342,12 +342,26 @@ def to_video(frames):
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(FPS)))
 
 
-def from_reference(reference, image_fps: float):
-    """Frames (T, H, W, C) and frames per second of a VIDEO, or of an IMAGE batch at image_fps."""
+def from_reference(reference, image_fps: float, start: float, duration: float):
+    """Frames (T, H, W, C) of a VIDEO or IMAGE value from second `start` on, for `duration` seconds, and their speed.
+
+    A video file gives frames at 8 per second, by its own time stamps; an IMAGE batch is taken to be at image_fps.
+    """
+    from ..flexiact_core.flexiact.clips import TRAINING_FPS, trim_frames
+    from ..flexiact_core.video import read_video
+
+    if isinstance(reference, InputImpl.VideoFromFile):
+        trim_start, trim_duration = reference.get_active_trim_window()
+        left = max(0.0, trim_duration - start) if trim_duration else 0.0
+        wanted = min(filter(None, (duration, left)), default=0.0)
+        with normal_tensors():
+            frames = read_video(reference.get_stream_source(), TRAINING_FPS, trim_start + start, wanted)
+        return frames, TRAINING_FPS
+    fps = float(image_fps)
     if hasattr(reference, "get_components"):
         components = reference.get_components()
-        return components.images, float(components.frame_rate)
-    return reference, float(image_fps)
+        reference, fps = components.images, float(components.frame_rate)
+    return ordinary(trim_frames(reference, fps, start, duration)), fps
 
 
 def ordinary(tensor):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 
 from ..cogvideox.model import share_weights
 from ..errors import ShapeError
@@ -125,17 +126,85 @@ def motion_kwargs(motion: Sequence[LayerMotion] | None, bias: MotionBias) -> Cal
 
 
 def _attend_with_motion(query, key, value, num_text: int, motion: LayerMotion, motion_bias: float) -> Tensor:
-    num_own, num_motion = key.shape[2], motion.key.shape[2]
-    key = torch.cat([key, motion.key.expand(len(key), -1, -1, -1)], dim=2)
-    value = torch.cat([value, motion.value.expand(len(value), -1, -1, -1)], dim=2)
     if motion.log_weight is None and motion_bias == 0:
-        return attend(query, key, value)
+        return attend(query, *_append(key, value, motion))
+    kernel = None if torch.is_grad_enabled() else _kernel_with_lse(query, key, value)
+    if kernel is None:
+        return _attend_with_row_bias(query, key, value, num_text, motion, motion_bias)
+    attended, lse = kernel(query, key, value, None)
+    motion_key, motion_value = (x.expand(len(query), -1, -1, -1) for x in (motion.key, motion.value))
+    motion_attended, motion_lse = kernel(query, motion_key, motion_value, motion.log_weight)
+    # The weighting is one number for all motion keys, so it only moves their log-sum-exp, and that of video rows alone.
+    motion_lse[:, :, num_text:] += motion_bias
+    share = torch.sigmoid(motion_lse - lse)
+    return attended.lerp_(motion_attended, share.unsqueeze(-1).to(attended.dtype))
+
+
+def _attend_with_row_bias(query, key, value, num_text: int, motion: LayerMotion, motion_bias: float) -> Tensor:
+    """The same by attend() alone: for devices whose kernels keep their log-sum-exp, and where gradients are needed."""
+    num_own, num_motion = key.shape[2], motion.key.shape[2]
+    key, value = _append(key, value, motion)
     log_weight = motion.log_weight if motion.log_weight is not None else query.new_zeros(num_motion)
     text_bias = None if motion.log_weight is None else F.pad(log_weight, (num_own, 0))
     # Softmax rows are independent: the weighting concerns video queries only, so text rows run without it.
     text = attend(query[:, :, :num_text], key, value, text_bias)
     video = attend(query[:, :, num_text:], key, value, F.pad(log_weight + motion_bias, (num_own, 0)))
     return torch.cat([text, video], dim=2)
+
+
+def _kernel_with_lse(query, key, value) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """A kernel that computes attend() and the logarithm (B, H, Nq) of each row's softmax sum, in float32.
+
+    It is the one that plain attention would run here, so that the weighting costs no slower one and a chosen backend
+    is kept. None if that one keeps the logarithm to itself. Gradients do not pass the logarithm.
+    """
+    choice = torch._fused_sdp_choice(query, key, value)
+    if choice == SDPBackend.MATH.value or query.shape[-1] % 8:
+        return None
+    if query.device.type == "cpu":
+        return _flash_on_cpu
+    if query.device.type == "cuda":
+        return _CUDA_KERNELS.get(choice)
+    return None
+
+
+def _flash_on_cpu(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    mask = None if key_bias is None else key_bias.to(query.dtype).expand(1, 1, 1, -1)
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask)
+
+
+def _efficient(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    if key_bias is not None:
+        # The kernel reads eight values at a time, also past the last one.
+        padded = F.pad(key_bias.to(query.dtype), (0, -len(key_bias) % 8))
+        key_bias = padded[: len(key_bias)].expand(*query.shape[:3], -1)
+    attended, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, key_bias, True)
+    return attended, lse[:, :, : query.shape[2]]  # the kernel rounds the number of rows up
+
+
+def _flash(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    if key_bias is not None:
+        return _efficient(query, key, value, key_bias)
+    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[:2]
+
+
+def _cudnn(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    if key_bias is not None:
+        return _efficient(query, key, value, key_bias)
+    attended, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(query, key, value, None, True)
+    return attended, lse.view(query.shape[:3])
+
+
+_CUDA_KERNELS = {
+    SDPBackend.FLASH_ATTENTION.value: _flash,
+    SDPBackend.EFFICIENT_ATTENTION.value: _efficient,
+    SDPBackend.CUDNN_ATTENTION.value: _cudnn,
+}
+
+
+def _append(key: Tensor, value: Tensor, motion: LayerMotion) -> tuple[Tensor, Tensor]:
+    pairs = ((key, motion.key), (value, motion.value))
+    return tuple(torch.cat([own, extra.expand(len(own), -1, -1, -1)], dim=2) for own, extra in pairs)
 
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:

@@ -44,18 +44,18 @@ def cut_crops(
     count: int,
     generator: torch.Generator,
     *,
-    start: float = 0.0,
-    duration: float = 0.0,
     scale_range: tuple[float, float] = (0.8, 1.2),
     flip: bool = False,
 ) -> list[Tensor]:
     """`count` training videos (T, height_px, width_px, 3) in 0..1 at 8 fps, cut from one reference video.
 
-    frames is (T, H, W, C) at `fps` frames per second; start and duration are seconds, duration 0 is to the end.
+    frames is (T, H, W, C), in 0..1 or uint8, at `fps` frames per second.
     Raises ShapeError and SettingError if the frames cannot be used, or too few are left.
     """
-    frames = trim_frames(check_frames(frames, "reference"), fps, start, duration)
     window = select_window(resample_frames(frames, fps), max_frames, generator)
+    if window.dtype == torch.uint8:
+        window = window / 255
+    window = check_frames(window, "reference")
     return random_crops(window, width_px, height_px, count, generator, scale_range=scale_range, flip=flip)
 
 
