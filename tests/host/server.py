@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -20,9 +22,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .environment import CACHE, ROOT, comfyui_path, tail
+from .environment import CACHE, ROOT, comfyui_path
 
 PACK_FOLDER = "ComfyUI-FlexiAct"
+# Kinds of binary messages, from ComfyUI's protocol.py.
+_TEXT, _PREVIEW_WITH_METADATA = 3, 4
 # The child ends itself when this process is gone, however it went: its stdin then reads as closed.
 _RUN_MAIN = """
 import os, runpy, sys, threading
@@ -45,7 +49,8 @@ class Run:
     status: str = "unknown"  # "success", "error" or "interrupted"
     error: str = ""
     steps: list[tuple[str, int, int]] = field(default_factory=list)  # (node id, value, maximum) as reported
-    previews: int = 0
+    previews: list[bytes] = field(default_factory=list)  # encoded pictures
+    texts: list[str] = field(default_factory=list)  # lines that nodes have shown
     cached: list[str] = field(default_factory=list)  # ids of nodes that were not executed again
     outputs: dict[str, dict] = field(default_factory=dict)  # node id -> what the node showed in the UI
     seconds: float = 0.0
@@ -126,7 +131,7 @@ class ComfyServer:
 
     def log(self) -> str:
         """Everything the server has printed so far."""
-        return self.log_path.read_text(errors="replace")
+        return re.sub(r"\x1b\[\d+m", "", self.log_path.read_text(errors="replace"))
 
     def get(self, path: str) -> dict:
         """The JSON answer to a GET. Raises HostError if there is none."""
@@ -195,6 +200,8 @@ class ComfyServer:
         started = time.monotonic()
         async with aiohttp.ClientSession() as session:
             async with session.ws_connect(f"{self.url}/ws?clientId={client_id}", max_msg_size=0) as socket_:
+                # Previews go to clients that say they can read them, as the browser does in its first message.
+                await socket_.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
                 body = {"prompt": prompt, "client_id": client_id, "extra_data": extra_data}
                 run = Run(self.post("/prompt", body)["prompt_id"])
                 while True:
@@ -207,7 +214,7 @@ class ComfyServer:
                         self._raise_if_dead()
                         continue
                     if message.type == aiohttp.WSMsgType.BINARY:
-                        run.previews += 1
+                        _take_binary(message.data, run)
                     elif message.type != aiohttp.WSMsgType.TEXT:
                         self._raise_if_dead(wait_seconds=5)
                         raise HostError(f"The server closed the connection.\n\n{self._log_tail()}")
@@ -247,7 +254,8 @@ class ComfyServer:
         return json.loads(content) if content else {}
 
     def _log_tail(self) -> str:
-        return f"The end of {self.log_path}:\n{tail(self.log_path)}"
+        lines = self.log().splitlines()[-25:]
+        return "\n".join([f"The end of {self.log_path}:", *lines])
 
     def _environment(self) -> dict[str, str]:
         outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
@@ -279,6 +287,15 @@ def _take(message: dict, run: Run, on_step) -> bool:
         run.status = "error"
         run.error = f"{data.get('node_type')}: {data.get('exception_message', '').strip()}"
     return kind == "executing" and data.get("node") is None
+
+
+def _take_binary(data: bytes, run: Run) -> None:
+    """Nothing; enters a line of text or a preview into `run`: (kind, length, header of that length, content)."""
+    kind, length = struct.unpack(">II", data[:8])
+    if kind == _TEXT:
+        run.texts.append(data[8 + length :].decode(errors="replace"))
+    elif kind == _PREVIEW_WITH_METADATA:
+        run.previews.append(data[8 + length :])
 
 
 def _explain(body: bytes) -> str:

@@ -9,6 +9,7 @@ Node = dict
 NOTES = {"Note", "MarkdownNote"}
 VIRTUAL = NOTES | {"Reroute", "PrimitiveNode"}
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
+VALUE_TYPES = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}
 MUTED, BYPASSED = 2, 4
 
 
@@ -54,6 +55,9 @@ def check_workflow(workflow: dict, object_info: dict) -> list[str]:
             continue
         info, name = object_info[node["type"]], _name(node)
         known = dict(_inputs(info))
+        for key, value in widgets.items():
+            if key in known and not _is_value(value, _type(known[key])):
+                faults.append(f"{name}: {value!r} is no value for the widget {key!r}")
         for slot in node.get("inputs", []):
             if slot["name"] not in known and slot["name"] not in widgets:
                 faults.append(f"{name}: there is no input {slot['name']!r}")
@@ -94,12 +98,10 @@ def widget_values(node: Node, object_info: dict) -> Iterator[tuple[str, object]]
 def _take(name: str, spec: list, rest: list, node: Node) -> Iterator[tuple[str, object]]:
     """The value of one widget off the front of `rest`, with those of the widgets that come along with it."""
     options = spec[1] if len(spec) > 1 else {}
-    if not rest and "default" in options:
-        # Saved before the node got this widget: the server takes the default.
-        return
-    if not rest:
+    if not rest and "default" not in options:
         raise WorkflowError(f"{_name(node)}: no value for the widget {name!r}")
-    value = rest.pop(0)
+    # A workflow that is older than the widget has no value for it.
+    value = rest.pop(0) if rest else options["default"]
     yield name, value
     if _type(spec) == "COMFY_DYNAMICCOMBO_V3":
         chosen = next((option for option in options["options"] if option["key"] == value), None)
@@ -127,6 +129,12 @@ def _inputs(info: dict) -> Iterator[tuple[str, list]]:
 
 def _type(spec: list) -> str:
     return "COMBO" if isinstance(spec[0], list) else spec[0]
+
+
+def _is_value(value, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind not in VALUE_TYPES or kind == "BOOLEAN"
+    return isinstance(value, VALUE_TYPES.get(kind, object))
 
 
 def _has_widget(spec: list) -> bool:

@@ -1,0 +1,134 @@
+"""`make demo`: a headless ComfyUI runs the quickstart workflow on a real photograph and a real clip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .environment import ROOT, SetupError
+from .media import put_clip, put_photo, read_frames
+from .models import put_models
+from .server import ComfyServer, HostError
+from .workflow import WorkflowError, check_workflow, to_prompt
+
+WORKFLOW = Path(ROOT) / "workflows" / "flexiact_quickstart.json"
+RESULTS = Path(ROOT) / ".demo"
+
+
+def main() -> None:
+    """Nothing, once the video and the contact sheet are written; exits with the reason if that fails."""
+    # A `kill` then ends the server too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
+    try:
+        run_demo(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS)
+    except (HostError, WorkflowError, SetupError) as error:
+        sys.exit(f"The demo failed. {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")
+
+
+def run_demo(results: Path) -> tuple[Path, Path]:
+    """Paths of the video and of the contact sheet, both in the folder `results`.
+
+    Raises HostError if the video is not what was asked for.
+    """
+    started = time.monotonic()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="flexiact-demo-") as folder:
+        server = ComfyServer(Path(folder))
+        print("Models: " + put_models(server.base / "models"))
+        photo, clip = put_photo(server.base / "input"), put_clip(server.base / "input")
+        print("Starting ComfyUI without a window", flush=True)
+        try:
+            with server:
+                prompt, run = _queue(server)
+                files = [file for file in server.output_files(run) if file.suffix == ".mp4"]
+        finally:
+            if server.log_path.exists():
+                shutil.copyfile(server.log_path, results / "server.log")
+        if not files:
+            raise HostError("The workflow ended well, but saved no video.")
+        video = Path(shutil.copyfile(files[0], results / "flexiact_quickstart.mp4"))
+        sheet = _write_sheet(prompt, photo, clip, video, results / "contact_sheet.png")
+    print(f"Done in {time.monotonic() - started:.0f} s\nVideo:         {video}\nContact sheet: {sheet}")
+    return video, sheet
+
+
+def _queue(server: ComfyServer):
+    if faults := server.import_errors():
+        raise HostError("ComfyUI did not accept the pack:\n" + "\n".join(faults))
+    workflow, object_info = json.loads(WORKFLOW.read_text(encoding="utf-8")), server.object_info()
+    if faults := check_workflow(workflow, object_info):
+        raise HostError(f"{WORKFLOW.name} does not fit the nodes:\n" + "\n".join(faults))
+    prompt = to_prompt(workflow, object_info)
+    print(f"Running {WORKFLOW.name}", flush=True)
+    return prompt, server.run(prompt, on_step=_progress(prompt))
+
+
+def _progress(prompt: dict):
+    shown: dict[tuple[str, int], int] = {}
+
+    def show(node_id: str, value: int, maximum: int) -> None:
+        title = prompt[node_id]["_meta"]["title"]
+        if sys.stdout.isatty():
+            print(f"\r  {title}: step {value} of {maximum} ", end="\n" if value == maximum else "", flush=True)
+        elif maximum > 1 and value * 4 // maximum > shown.get((node_id, maximum), 0):
+            # A line per step would bury the rest of a log.
+            shown[node_id, maximum] = value * 4 // maximum
+            print(f"  {title}: step {value} of {maximum}", flush=True)
+
+    return show
+
+
+def _write_sheet(prompt: dict, photo: Path, clip: Path, video: Path, sheet: Path) -> Path:
+    from PIL import Image, ImageOps
+
+    sampler = next(node["inputs"] for node in prompt.values() if node["class_type"] == "FlexiActSampler")
+    frames, wanted = read_frames(video), sampler["num_frames"]
+    size = (sampler["width"], sampler["height"])
+    if len(frames) != wanted or frames[0].size != size:
+        found = f"{len(frames)} frames of {frames[0].size}" if frames else "no frames"
+        raise HostError(f"{video} has {found}, not {wanted} of {size}.")
+    rows = [
+        ("target image", [Image.open(photo).convert("RGB")]),
+        ("reference clip", _spread(read_frames(clip))),
+        ("result", _spread(frames)),
+    ]
+    side = 160 * size[0] // max(size), 160 * size[1] // max(size)
+    rows = [(label, [ImageOps.fit(image, side) for image in images]) for label, images in rows]
+    return contact_sheet(rows, sheet)
+
+
+def _spread(frames: list, count: int = 6) -> list:
+    return [frames[round(i * (len(frames) - 1) / (count - 1))] for i in range(count)]
+
+
+def contact_sheet(rows: list[tuple[str, list]], file: Path) -> Path:
+    """`file`, a PNG with one labelled row per (label, images of one size)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    gap, label_height = 8, 26
+    width, height = rows[0][1][0].size
+    columns = max(len(images) for _, images in rows)
+    sheet = Image.new(
+        "RGB", (gap + columns * (width + gap), gap + len(rows) * (height + label_height + gap)), (24, 24, 24)
+    )
+    draw = ImageDraw.Draw(sheet)
+    for row, (label, images) in enumerate(rows):
+        top = gap + row * (height + label_height + gap)
+        draw.text((gap, top), label, fill=(230, 230, 230), font=ImageFont.load_default(16))
+        for column, image in enumerate(images):
+            sheet.paste(image, (gap + column * (width + gap), top + label_height))
+    sheet.save(file)
+    return file
+
+
+if __name__ == "__main__":
+    main()

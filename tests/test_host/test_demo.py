@@ -1,0 +1,33 @@
+"""`make demo`, as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from host.demo import contact_sheet
+from host.environment import ROOT
+from host.media import read_frames
+from PIL import Image
+
+pytestmark = pytest.mark.xdist_group("host")
+
+
+def test_the_demo_makes_a_video_that_plays_and_a_contact_sheet(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.host.demo", str(tmp_path)], cwd=ROOT, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    video, sheet = tmp_path / "flexiact_quickstart.mp4", tmp_path / "contact_sheet.png"
+    assert f"Video:         {video}\nContact sheet: {sheet}" in done.stdout
+    assert len(read_frames(video)) == 17
+    assert Image.open(sheet).width > 6 * 160
+
+
+def test_a_contact_sheet_has_a_row_per_label(tmp_path):
+    rows = [("one", [Image.new("RGB", (40, 30), "red")]), ("two", [Image.new("RGB", (40, 30), "blue")] * 3)]
+    sheet = Image.open(contact_sheet(rows, tmp_path / "sheet.png"))
+    assert sheet.getpixel((8 + 20, 8 + 26 + 15)) == (255, 0, 0)
+    assert sheet.getpixel((8 + 2 * 48 + 20, 8 + 64 + 26 + 15)) == (0, 0, 255)
+    assert sheet.getpixel((8 + 48 + 20, 8 + 26 + 15)) == (24, 24, 24)
