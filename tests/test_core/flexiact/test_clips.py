@@ -1,0 +1,154 @@
+import pytest
+import torch
+
+from flexiact_core.cogvideox.model import encode_pixels
+from flexiact_core.errors import SettingError, ShapeError
+from flexiact_core.flexiact.clips import encode_clips, random_crops, resample_frames, select_window
+
+CPU = torch.device("cpu")
+
+
+def numbered(count):
+    """Frames that hold their own number."""
+    return torch.arange(float(count)).reshape(-1, 1, 1, 1).expand(-1, 16, 16, 3)
+
+
+def numbers(frames):
+    return frames[:, 0, 0, 0].tolist()
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def picture(count=9, height=48, width=64, seed=1):
+    return torch.rand(count, height, width, 3, generator=seeded(seed))
+
+
+def test_every_third_frame_of_a_24_fps_video_is_taken():
+    assert numbers(resample_frames(numbered(72), 24.0)) == list(range(0, 72, 3))
+
+
+@pytest.mark.parametrize("fps", [23.976, 25.0, 29.97, 30.0, 50.0, 60.0])
+def test_resampling_takes_the_frame_nearest_to_each_moment(fps):
+    taken = numbers(resample_frames(numbered(240), fps))
+    assert len(taken) == round(240 * 8 / fps)
+    for index, number in enumerate(taken):
+        assert abs(number / fps - index / 8) <= 0.5 / fps + 1e-6
+
+
+@pytest.mark.parametrize("fps", [8.0, 7.5, 1.0])
+def test_slow_videos_keep_their_frames(fps):
+    assert numbers(resample_frames(numbered(10), fps)) == list(range(10))
+
+
+def test_a_very_short_fast_video_keeps_at_least_one_frame():
+    assert numbers(resample_frames(numbered(2), 120.0)) == [0]
+
+
+@pytest.mark.parametrize("fps", [0.0, -8.0, float("nan")])
+def test_a_video_without_a_speed_is_refused(fps):
+    with pytest.raises(SettingError, match="fps .*no speed. Set its frame rate"):
+        resample_frames(numbered(10), fps)
+
+
+@pytest.mark.parametrize(("count", "length"), [(9, 9), (16, 9), (17, 17), (48, 41), (49, 49), (200, 49)])
+def test_a_window_is_the_longest_stretch_of_8k_plus_1_frames(count, length):
+    window = numbers(select_window(numbered(count), 49, seeded()))
+    assert len(window) == length
+    assert window == list(range(int(window[0]), int(window[0]) + length))
+
+
+def test_windows_lie_anywhere_and_follow_their_generator():
+    starts = {numbers(select_window(numbered(20), 17, seeded(seed)))[0] for seed in range(60)}
+    assert starts == {0, 1, 2, 3}
+    first, again = (select_window(numbered(60), 17, seeded(5)) for _ in range(2))
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("count", [0, 1, 8])
+def test_too_short_a_reference_is_refused_with_what_is_needed(count):
+    with pytest.raises(ShapeError, match=rf"reference: {count} frames at 8 fps found, at least 9 .*\(1.1 seconds\)"):
+        select_window(numbered(count), 49, seeded())
+
+
+def test_crops_have_the_size_asked_for_and_the_first_is_the_fitted_video():
+    from flexiact_core.video import fit_frames
+
+    frames = picture()
+    crops = random_crops(frames, 32, 32, 4, seeded())
+    assert len(crops) == 4
+    assert all(crop.shape == (9, 32, 32, 3) for crop in crops)
+    assert torch.equal(crops[0], fit_frames(frames, 32, 32))
+    assert all(crop.min() >= 0 and crop.max() <= 1 for crop in crops)
+
+
+def test_crops_differ_from_each_other_and_follow_their_generator():
+    first, again, other = (random_crops(picture(), 32, 32, 4, seeded(seed)) for seed in (3, 3, 4))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[1], other[1])
+    assert not torch.equal(first[1], first[2]) and not torch.equal(first[0], first[1])
+
+
+def test_one_crop_is_the_video_alone_and_draws_nothing():
+    generator = seeded()
+    before = generator.get_state()
+    assert len(random_crops(picture(), 32, 32, 1, generator)) == 1
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_a_crop_moves_all_frames_alike():
+    still = picture(1).expand(9, -1, -1, -1)
+    for crop in random_crops(still, 32, 32, 4, seeded()):
+        assert torch.allclose(crop, crop[:1].expand_as(crop), atol=1e-6)
+
+
+def scale_and_shift(crop):
+    """Of a crop of two ramps: pixels of the crop per pixel of the video, and how far its centre lies off (sides)."""
+    middle = crop[0, 20:44, 20:44]
+    along_x, along_y = middle[..., 0], middle[..., 1]
+    slope_x = (along_x[:, -1] - along_x[:, 0]).mean() / 23 * 64
+    slope_y = (along_y[-1] - along_y[0]).mean() / 23 * 64
+    return slope_x.item(), slope_y.item(), along_x.mean().item() - 0.5, along_y.mean().item() - 0.5
+
+
+def test_crops_keep_the_shape_of_things_and_stay_within_their_scale_and_shift():
+    steps = (torch.arange(64) + 0.5) / 64
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    ramps = torch.stack([x, y, x], dim=-1)[None]
+    found = [scale_and_shift(crop) for crop in random_crops(ramps, 64, 64, 60, seeded())[1:]]
+    for slope_x, slope_y, right, down in found:
+        assert slope_x == pytest.approx(slope_y, rel=0.02)
+        assert 0.8 - 0.02 <= 1 / slope_x <= 1.2 + 0.02
+        assert max(abs(right), abs(down)) <= 0.14 * 1.02
+    scales = [1 / slope for slope, *_ in found]
+    assert min(scales) < 0.85 and max(scales) > 1.15
+    assert min(right for *_, right, _ in found) < -0.08 and max(down for *_, down in found) > 0.08
+
+
+def test_what_lies_outside_a_crop_mirrors_the_border():
+    white = torch.ones(1, 32, 32, 3)
+    for crop in random_crops(white, 32, 32, 8, seeded()):
+        assert crop.min() > 0.99
+
+
+def test_clips_are_the_vaes_posteriors_of_videos_and_first_frames(base):
+    videos = [picture(seed=seed, height=16, width=16) for seed in (1, 2)]
+    text = torch.randn(2, 1, 4, 8)
+    heard = []
+    clips = encode_clips(base.vae, videos, text[0], text[1], CPU, heard.append)
+    assert heard == [0, 1]
+    assert clips.video.mean.shape == (2, 3, 16, 2, 2) and clips.image.mean.shape == (2, 1, 16, 2, 2)
+    assert clips.scaling_factor == base.vae.config.scaling_factor
+    pixels = videos[1].permute(3, 0, 1, 2)[None] * 2 - 1
+    assert torch.equal(clips.video.mean[1:], encode_pixels(base.vae, pixels, CPU).mean)
+    assert torch.equal(clips.image.std[1:], encode_pixels(base.vae, pixels[:, :, :1], CPU).std)
+    assert torch.equal(clips.prompt_embeds, text[0]) and torch.equal(clips.empty_embeds, text[1])
+
+
+def test_encoding_clips_can_be_stopped(base):
+    def stop(index):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        encode_clips(base.vae, [picture(height=16, width=16)] * 2, torch.ones(1, 1, 1), torch.ones(1, 1, 1), CPU, stop)

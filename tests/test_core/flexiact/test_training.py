@@ -1,0 +1,430 @@
+import copy
+import math
+
+import pytest
+import torch
+from small_models import make_fae
+
+from flexiact_core import checkpoint
+from flexiact_core.checkpoint import write_tensors
+from flexiact_core.cogvideox.model import Posterior, for_num_latent_frames
+from flexiact_core.cogvideox.sampling import make_scheduler
+from flexiact_core.errors import CheckpointError, SettingError
+from flexiact_core.flexiact.attention import project_motion, with_motion_attention
+from flexiact_core.flexiact.clips import Clips
+from flexiact_core.flexiact.fae import TOKEN_KEY
+from flexiact_core.flexiact.refadapter import learned_matrices, with_refadapters
+from flexiact_core.flexiact.training import (
+    CAPTION_DROPOUT,
+    IMAGE_DROPOUT,
+    TOKENS,
+    StopTraining,
+    TrainingClip,
+    check_training_settings,
+    denoising_loss,
+    draw_fae_batch,
+    draw_refadapter_batch,
+    fit_fae,
+    fit_refadapter,
+    load_state,
+    refadapter_of,
+    save_state,
+)
+
+CPU = torch.device("cpu")
+LOSS_RTOL = 1e-6
+GRADIENT_TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    return golden.tensors("training")
+
+
+@pytest.fixture(scope="module")
+def golden_scheduler(golden):
+    return make_scheduler(golden.schedule["scheduler_config"], "DPM")
+
+
+def assert_gradients(found, recorded, prefix):
+    expected = {key[len(prefix) :]: value for key, value in recorded.items() if key.startswith(prefix)}
+    assert found.keys() == expected.keys()
+    for key, gradient in expected.items():
+        error = (found[key].reshape(gradient.shape) - gradient).abs().max()
+        assert error <= GRADIENT_TOLERANCE * gradient.abs().max(), key
+
+
+def fae_loss(golden, recorded, scheduler, transformer, tokens, **changes):
+    inputs = {name: recorded[f"fae.{name}"] for name in ("video_latents", "noise", "timesteps", "prompt_embeds")}
+    inputs["image_latents"] = recorded["fae.image_latent"]
+    inputs["debias_frames"] = recorded["fae.rand_idx"].expand(len(inputs["timesteps"]))
+    return denoising_loss(
+        transformer, scheduler, **inputs | changes, motion=project_motion(transformer, [(tokens, 1.0)])
+    )
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient checkpointing"])
+def test_fae_loss_and_every_gradient_are_the_recorded_ones(golden, recorded, golden_scheduler, checkpointing):
+    tokens = golden.fae.tokens.clone().requires_grad_()
+    transformer = with_motion_attention(golden.transformer)
+    if checkpointing:
+        transformer.enable_gradient_checkpointing()
+    loss = fae_loss(golden, recorded, golden_scheduler, transformer, tokens)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(recorded["fae.loss"].item(), rel=LOSS_RTOL)
+    assert loss.item() == pytest.approx(recorded["fae.loss_float64"].item(), rel=LOSS_RTOL)
+    loss.backward()
+    gradients = {TOKEN_KEY.format(layer): gradient for layer, gradient in enumerate(tokens.grad)}
+    assert_gradients(gradients, recorded, "fae.grad.")
+    assert all(parameter.grad is None for parameter in golden.transformer.parameters())
+
+
+def test_a_refadapter_at_weight_0_changes_no_gradient_of_the_fae(golden, recorded, golden_scheduler):
+    tokens = golden.fae.tokens.clone().requires_grad_()
+    fae_loss(golden, recorded, golden_scheduler, with_motion_attention(golden.adapted(0.0)), tokens).backward()
+    gradients = {TOKEN_KEY.format(layer): gradient for layer, gradient in enumerate(tokens.grad)}
+    assert_gradients(gradients, recorded, "fae.grad.")
+
+
+def test_the_debiased_term_is_the_recorded_one_per_sample(golden, recorded, golden_scheduler):
+    transformer = with_motion_attention(golden.transformer)
+    for sample, expected in enumerate(recorded["fae.loss_biased"].tolist()):
+        names = ("video_latents", "noise", "timesteps", "prompt_embeds")
+        changes = {name: recorded[f"fae.{name}"][[sample]] for name in names}
+        changes["image_latents"] = recorded["fae.image_latent"][[sample]]
+        with torch.no_grad():
+            with_term, without = (
+                fae_loss(golden, recorded, golden_scheduler, transformer, golden.fae.tokens, **changes, **frames).item()
+                for frames in ({"debias_frames": recorded["fae.rand_idx"]}, {"debias_frames": None})
+            )
+        assert with_term - without == pytest.approx(expected, rel=1e-5)
+
+
+def refadapter_inputs(recorded):
+    inputs = {name: recorded[f"refadapter.{name}"] for name in ("noise", "timesteps", "prompt_embeds")}
+    image, video = recorded["refadapter.image_latent"], recorded["refadapter.video_latents"]
+    # A clip whose VAE is sure of itself, so that its drawn latents are the recorded ones.
+    sure = Posterior(video, torch.zeros_like(video)), Posterior(image, torch.zeros_like(image))
+    clips = [
+        TrainingClip(*(Posterior(p.mean[i : i + 1], p.std[i : i + 1]) for p in sure), inputs["prompt_embeds"][[i]], 1.0)
+        for i in range(len(video))
+    ]
+    return draw_refadapter_batch(clips, 1000, torch.Generator()) | inputs
+
+
+def test_refadapter_loss_and_every_gradient_are_the_recorded_ones(golden, recorded, golden_scheduler):
+    transformer = golden.adapted(1.0)
+    matrices = learned_matrices(transformer, "refadapter_0")
+    for matrix in matrices.values():
+        matrix.requires_grad_()
+    loss = denoising_loss(transformer, golden_scheduler, **refadapter_inputs(recorded))
+    assert loss.item() == pytest.approx(recorded["refadapter.loss"].item(), rel=LOSS_RTOL)
+    assert loss.item() == pytest.approx(recorded["refadapter.loss_float64"].item(), rel=LOSS_RTOL)
+    loss.backward()
+    assert_gradients({key: matrix.grad for key, matrix in matrices.items()}, recorded, "refadapter.grad.")
+    assert all(parameter.grad is None for parameter in golden.transformer.parameters())
+
+
+def test_the_first_latent_frame_becomes_the_condition_image_in_input_and_target(recorded):
+    batch = refadapter_inputs(recorded)
+    assert torch.equal(batch["video_latents"][:, :1], recorded["refadapter.image_latent"])
+    assert torch.equal(batch["image_latents"], recorded["refadapter.image_latent"])
+    assert torch.equal(batch["video_latents"][:, 1:], recorded["refadapter.video_latents"][:, 1:])
+
+
+def test_the_weights_of_the_loss_are_one_over_one_minus_abar(recorded, golden_scheduler):
+    for prefix in ("fae", "refadapter"):
+        abar = golden_scheduler.alphas_cumprod[recorded[f"{prefix}.timesteps"]].float()
+        assert torch.allclose(1 / (1 - abar), recorded[f"{prefix}.weights"], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def scheduler(base):
+    return make_scheduler(base.scheduler_config, "DPM")
+
+
+@pytest.fixture(scope="module")
+def clips(base):
+    """Two encoded crops of one small clip, in a scale as latents have it."""
+    config = base.transformer.config
+    generator = torch.Generator().manual_seed(11)
+    size = 16, config.sample_height, config.sample_width
+    video = torch.randn(2, 3, *size, generator=generator)
+    text = torch.randn(2, 1, config.max_text_seq_length, config.text_embed_dim, generator=generator)
+    return Clips(
+        Posterior(video, torch.full_like(video, 0.1)),
+        Posterior(video[:, :1], torch.full_like(video[:, :1], 0.1)),
+        text[0],
+        text[1],
+        0.7,
+    )
+
+
+def fit(base, scheduler, clips, **settings):
+    settings = {"steps": 4, "learning_rate": 3e-3, "seed": 7, "device": CPU, "num_tokens": 5} | settings
+    return fit_fae(base.transformer, scheduler, clips, **settings)
+
+
+def test_the_seed_fixes_what_is_learned(base, scheduler, clips):
+    first, again, other = (fit(base, scheduler, clips, seed=seed) for seed in (7, 7, 8))
+    assert torch.equal(first.parameters[TOKENS], again.parameters[TOKENS])
+    assert torch.equal(first.losses, again.losses)
+    assert not torch.equal(first.parameters[TOKENS], other.parameters[TOKENS])
+
+
+def test_the_global_random_state_neither_matters_nor_changes(base, scheduler, clips):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = fit(base, scheduler, clips)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(fit(base, scheduler, clips).parameters[TOKENS], first.parameters[TOKENS])
+
+
+def test_gradient_checkpointing_learns_the_same_and_stays_off_the_base(base, scheduler, clips):
+    plain, saving = (fit(base, scheduler, clips, gradient_checkpointing=on) for on in (False, True))
+    assert torch.allclose(plain.parameters[TOKENS], saving.parameters[TOKENS], atol=1e-5)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in base.transformer.modules())
+
+
+def test_as_many_tokens_as_asked_for_else_as_the_text_has(base, scheduler, clips):
+    config = base.transformer.config
+    assert fit(base, scheduler, clips, steps=1).parameters[TOKENS].shape == (2, 5, 32)
+    assert fit(base, scheduler, clips, steps=1, num_tokens=None).parameters[TOKENS].shape == (
+        config.num_layers,
+        config.max_text_seq_length,
+        config.num_attention_heads * config.attention_head_dim,
+    )
+
+
+def held_out_loss(base, scheduler, clips, tokens):
+    """The loss on one fixed, large batch of the clip."""
+    transformer = with_motion_attention(base.transformer)
+    transformer = for_num_latent_frames(transformer, clips.video.mean.shape[1])
+    batch = draw_fae_batch(clips, 1000, 48, torch.Generator().manual_seed(99))
+    with torch.no_grad():
+        motion = project_motion(transformer, [(tokens, 1.0)])
+        return denoising_loss(transformer, scheduler, **batch, motion=motion).item()
+
+
+def test_the_loss_of_a_clip_falls(base, scheduler, clips):
+    start, learned = (
+        fit(base, scheduler, clips, steps=steps, learning_rate=0.1, batch_size=4, num_tokens=16).parameters[TOKENS]
+        for steps in (1, 60)
+    )
+    before, after = (held_out_loss(base, scheduler, clips, tokens) for tokens in (start, learned))
+    assert after < 0.97 * before, (before, after)
+
+
+def test_every_layers_tokens_learn(base, scheduler, clips):
+    first, later = (fit(base, scheduler, clips, steps=steps).parameters[TOKENS] for steps in (1, 2))
+    assert ((later - first).abs().amax((1, 2)) > 0).all()
+
+
+def test_the_base_stays_as_it_is(base, scheduler, clips):
+    before = {key: value.clone() for key, value in base.transformer.state_dict().items()}
+    processors = list(base.transformer.attn_processors.values())
+    fit(base, scheduler, clips, gradient_checkpointing=True)
+    fit_adapter(base, scheduler, clips)
+    after = base.transformer.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert all(now is then for now, then in zip(base.transformer.attn_processors.values(), processors, strict=True))
+    assert all(p.grad is None and not p.requires_grad for p in base.transformer.parameters())
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_an_on_step_that_raises_stops_within_its_step(base, scheduler, clips, at):
+    steps = []
+
+    def stop(step, loss, take_state):
+        steps.append(step)
+        if step == at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(base, scheduler, clips, on_step=stop)
+    assert steps == list(range(at + 1))
+    fit(base, scheduler, clips, steps=1)
+
+
+def test_stop_training_keeps_what_was_learned_so_far(base, scheduler, clips):
+    def stop(step, loss, take_state):
+        if step == 1:
+            raise StopTraining
+
+    stopped = fit(base, scheduler, clips, on_step=stop)
+    assert stopped.steps_done == 2
+    assert torch.equal(stopped.parameters[TOKENS], fit(base, scheduler, clips, steps=2).parameters[TOKENS])
+
+
+def test_on_step_hears_every_loss(base, scheduler, clips):
+    heard = []
+    state = fit(base, scheduler, clips, on_step=lambda step, loss, take_state: heard.append((step, loss)))
+    assert heard == list(enumerate(state.losses.tolist()))
+    assert all(math.isfinite(loss) for _, loss in heard)
+
+
+def same_state(first, second):
+    return (
+        all(torch.equal(first.parameters[key], value) for key, value in second.parameters.items())
+        and all(torch.equal(first.moments[key], value) for key, value in second.moments.items())
+        and torch.equal(first.generator, second.generator)
+        and torch.equal(first.losses, second.losses)
+    )
+
+
+def test_a_resumed_training_equals_one_that_never_stopped_bit_for_bit(base, scheduler, clips, tmp_path):
+    whole = fit(base, scheduler, clips, steps=6)
+    half = fit(base, scheduler, clips, steps=3)
+    loaded, metadata = load_state(save_state(half, tmp_path / "half.safetensors", {"caption": "a kick"}))
+    assert metadata == {"caption": "a kick"} and loaded.steps_done == 3
+    assert same_state(loaded, half)
+    # The seed of a resumed run is that of the run it goes on with.
+    assert same_state(fit(base, scheduler, clips, steps=6, seed=123, resume=loaded), whole)
+
+
+def test_a_state_taken_while_training_is_not_changed_by_later_steps(base, scheduler, clips):
+    taken = []
+
+    def keep(step, loss, take_state):
+        if step == 1:
+            taken.append(take_state())
+
+    fit(base, scheduler, clips, on_step=keep)
+    assert same_state(taken[0], fit(base, scheduler, clips, steps=2))
+
+
+def test_a_training_that_is_already_done_is_returned_as_it_is(base, scheduler, clips):
+    state = fit(base, scheduler, clips, steps=3)
+    assert same_state(fit(base, scheduler, clips, steps=3, resume=state), state)
+
+
+def test_a_checkpoint_of_another_size_is_refused(base, scheduler, clips):
+    state = fit(base, scheduler, clips, steps=1)
+    with pytest.raises(
+        CheckpointError, match=r"resume: .*tokens: \[2, 7, 32\] expected, \[2, 5, 32\] found.*Start anew"
+    ):
+        fit(base, scheduler, clips, num_tokens=7, resume=state)
+
+
+def test_a_checkpoint_of_the_other_training_is_refused(base, scheduler, clips):
+    with pytest.raises(CheckpointError, match="resume: .*nothing found"):
+        fit(base, scheduler, clips, resume=fit_adapter(base, scheduler, clips, steps=1))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = make_fae(tmp_path / "kick.safetensors")
+    with pytest.raises(CheckpointError, match="kick.safetensors: this is no checkpoint of a training"):
+        load_state(path)
+    partial = write_tensors({"learned/tokens": torch.ones(1), "losses": torch.ones(1)}, tmp_path / "p.safetensors", {})
+    with pytest.raises(CheckpointError, match="p.safetensors: this is no checkpoint of a training"):
+        load_state(partial)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(base, scheduler, clips, tmp_path, monkeypatch):
+    first, second = (fit(base, scheduler, clips, steps=steps) for steps in (1, 2))
+    path = save_state(first, tmp_path / "c.safetensors", {})
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "replace", no_space)
+    with pytest.raises(CheckpointError, match="c.safetensors: could not be saved.*No space left"):
+        save_state(second, path, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
+    assert same_state(load_state(path)[0], first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps 0: at least 1"),
+        ({"batch_size": 0}, "batch_size 0: at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate 0.0: a number above 0 is needed. The method uses 0.003"),
+        ({"learning_rate": float("nan")}, "learning_rate nan"),
+        ({"learning_rate": float("inf")}, "learning_rate inf"),
+        ({"learning_rate": -1.0}, "learning_rate -1.0"),
+    ],
+)
+def test_impossible_settings_are_refused_before_any_work(base, scheduler, settings, message):
+    with pytest.raises(SettingError, match=message):
+        fit(base, scheduler, None, **settings)
+    with pytest.raises(SettingError, match=message):
+        check_training_settings(**{"steps": 1, "learning_rate": 1.0, "batch_size": 1} | settings)
+
+
+def test_a_loss_that_is_no_number_ends_with_the_step_and_the_way_out(base, scheduler, clips):
+    broken = copy.copy(clips)
+    object.__setattr__(broken, "video", Posterior(clips.video.mean * float("nan"), clips.video.std))
+    with pytest.raises(SettingError, match="no longer a number at step 1. Use a smaller learning rate than 0.003"):
+        fit(base, scheduler, broken)
+
+
+def big_batch(clips, **settings):
+    return draw_fae_batch(clips, 1000, 2000, torch.Generator().manual_seed(3), **settings)
+
+
+def test_conditions_are_left_out_as_often_as_the_method_says(clips):
+    batch = big_batch(clips)
+    no_image = (batch["image_latents"].flatten(1) == 0).all(1).float().mean()
+    no_caption = (batch["prompt_embeds"] == clips.empty_embeds).flatten(1).all(1).float().mean()
+    assert (IMAGE_DROPOUT, CAPTION_DROPOUT) == (0.05, 0.1)
+    assert no_image.item() == pytest.approx(IMAGE_DROPOUT, abs=0.02)
+    assert no_caption.item() == pytest.approx(CAPTION_DROPOUT, abs=0.02)
+
+
+def test_batches_draw_every_timestep_clip_and_frame(clips):
+    batch = big_batch(clips)
+    assert batch["timesteps"].min() < 10 and batch["timesteps"].max() > 989
+    assert set(batch["debias_frames"].tolist()) == {0, 1}
+    assert "debias_frames" not in big_batch(clips, debiased=False)
+    # Each drawn video lies near one of the two clips, scaled.
+    distance = (batch["video_latents"][:, None] / 0.7 - clips.video.mean[None]).square().flatten(2).mean(2).sqrt()
+    assert torch.allclose(distance.amin(1), torch.tensor(0.1), atol=0.01)
+    assert 0.4 < distance.argmin(1).float().mean() < 0.6
+
+
+def test_a_video_and_its_image_come_from_the_same_clip(clips):
+    batch = big_batch(clips)
+    kept = (batch["image_latents"].flatten(1) != 0).any(1)
+    gap = (batch["video_latents"][:, :1] - batch["image_latents"])[kept].square().flatten(1).mean(1).sqrt()
+    assert gap.max() < 0.7 * 0.3
+
+
+def fit_adapter(base, scheduler, clips, **settings):
+    def draw_clip(generator):
+        which = int(torch.randint(2, (), generator=generator))
+        return TrainingClip(
+            *(Posterior(p.mean[[which]], p.std[[which]]) for p in (clips.video, clips.image)), clips.prompt_embeds, 0.7
+        )
+
+    settings = {"rank": 4, "steps": 2, "learning_rate": 1e-2, "seed": 7, "device": CPU} | settings
+    return fit_refadapter(for_num_latent_frames(base.transformer, 3), scheduler, draw_clip, **settings)
+
+
+def test_a_learned_refadapter_fits_its_base_and_says_something(base, scheduler, clips):
+    adapter = refadapter_of(fit_adapter(base, scheduler, clips, steps=3))
+    assert (adapter.num_layers, adapter.rank, adapter.width) == (2, 4, 32)
+    twin = with_refadapters(base.transformer, [(adapter, 1.0)], CPU, torch.float32)
+    assert len(learned_matrices(twin, "refadapter_0")) == 16
+    assert any(value.abs().max() > 0 for key, value in adapter.tensors.items() if ".up." in key)
+
+
+def test_refadapter_training_is_fixed_by_its_seed_and_resumes_bit_for_bit(base, scheduler, clips):
+    whole, again = (fit_adapter(base, scheduler, clips, steps=4) for _ in range(2))
+    assert same_state(whole, again)
+    half = fit_adapter(base, scheduler, clips, steps=2)
+    assert same_state(fit_adapter(base, scheduler, clips, steps=4, resume=half), whole)
+
+
+def test_refadapter_training_stops_within_a_step(base, scheduler, clips):
+    def stop(step, loss, take_state):
+        raise Stop
+
+    with pytest.raises(Stop):
+        fit_adapter(base, scheduler, clips, on_step=stop)
