@@ -12,9 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .actions import ACTIONS, GROW_FACTOR, PAN_PX, SLIDE_PX, ZOOM_FACTOR
+from .actions import ACTIONS, GROW_FACTOR, PAN_PX, SLIDE_PX, ZOOM_FACTOR, motion_of
 from .render import SHADE, Track, render_background, render_clip, render_sprite, track_of
-from .actions import motion_of
 from .scenes import COLOURS, SHAPES, Scene
 
 # How sure a pixel has to be, in squared colour distance.
@@ -92,10 +91,10 @@ def _read_camera(frames: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.ndarr
     """Pan (px) and zoom per frame: the background that fits best, searched coarse to fine."""
     pans, zooms = np.meshgrid(np.arange(-14.0, 17.0, 2.0), 1.08 ** np.arange(-3.0, 7.0), indexing="ij")
     seen = frames[:, ::2, ::2]
-    bank = render_background(scene, pans.ravel(), zooms.ravel())[:, ::2, ::2]
+    bank = render_background(scene, pans.ravel(), zooms.ravel())[:, ::4, ::4]
     pan, zoom = np.zeros(len(frames)), np.ones(len(frames))
     for t in range(len(frames)):
-        cost = np.minimum(np.square(bank - seen[t]), _CAMERA_OUTLIER).mean((1, 2, 3))
+        cost = np.minimum(np.square(bank - seen[t, ::2, ::2]), _CAMERA_OUTLIER).mean((1, 2, 3))
         # Patterns repeat: of equal fits the one near the frame before is meant.
         before_pan, before_zoom = (pan[t - 1], zoom[t - 1]) if t else (0.0, 1.0)
         jump = np.abs(pans.ravel() - before_pan) / 16 + np.abs(np.log(zooms.ravel() / before_zoom))

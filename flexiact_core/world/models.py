@@ -44,15 +44,15 @@ def make_transformer(num_frames: int = 17):
         time_embed_dim=96,
         text_embed_dim=TEXT_WIDTH,
         num_layers=6,
-        sample_width=FRAME_PX // 8,
-        sample_height=FRAME_PX // 8,
+        # The rotary grid is laid out against the 5B's size, whatever the size of the video.
+        sample_width=90,
+        sample_height=60,
         sample_frames=num_frames,
         patch_size=2,
         temporal_compression_ratio=4,
         max_text_seq_length=MAX_TEXT_TOKENS,
-        spatial_interpolation_scale=1.875,
         use_rotary_positional_embeddings=True,
-        use_learned_positional_embeddings=True,
+        use_learned_positional_embeddings=False,
     )
     with torch.no_grad():
         for name, parameter in transformer.named_parameters():
@@ -113,13 +113,7 @@ def rotary_positions():
     """Cosines and sines of the rotary positions of the native video, each (80, 32)."""
     from ..cogvideox.model import rotary_positions as positions_of
 
-    config = {
-        "use_rotary_positional_embeddings": True,
-        "patch_size": 2,
-        "sample_width": FRAME_PX // 8,
-        "sample_height": FRAME_PX // 8,
-        "attention_head_dim": 32,
-    }
+    config = {"use_rotary_positional_embeddings": True, "patch_size": 2, "attention_head_dim": 32}
     return positions_of(config, 5, FRAME_PX // 8, FRAME_PX // 8)
 
 

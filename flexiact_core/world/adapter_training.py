@@ -1,0 +1,207 @@
+"""How the small world's RefAdapter and its embeddings of every action are trained, with the pack's own trainer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import shipped
+from .actions import ACTIONS
+from .base_training import MEDLEY_SHARE, STILL_SHARE
+from .render import render_clip, render_frames
+from .scenes import caption, sample_scene
+from .vae_training import sample_motion
+
+log = logging.getLogger(__name__)
+
+FAE_STEPS = 150
+FAE_LEARNING_RATE = 3e-2
+FAE_BATCH_SIZE = 8
+FAE_CROPS = 12
+REFADAPTER_RANK = 16
+REFADAPTER_STEPS = 500
+REFADAPTER_LEARNING_RATE = 1e-3
+REFADAPTER_BATCH_SIZE = 16
+
+
+def learn_action(base, action: str, *, steps: int = FAE_STEPS, seed: int = 0, device: str = "cpu") -> torch.Tensor:
+    """Motion tokens (layers, 16, width) learned from the one reference clip of `action`, its verb unsaid."""
+    from ..cogvideox.model import encode_prompt
+    from ..cogvideox.sampling import make_scheduler
+    from ..flexiact.clips import cut_crops, encode_clips
+    from ..flexiact.training import TOKENS, fit_fae
+
+    where = torch.device(device)
+    example = shipped.example(action)
+    generator = torch.Generator().manual_seed(seed)
+    videos = cut_crops(torch.from_numpy(example.reference), shipped.FPS, 64, 64, 17, FAE_CROPS, generator)
+    length = base.transformer.config.max_text_seq_length
+    with torch.no_grad():
+        words, empty = (
+            encode_prompt(base.text_encoder, base.tokenizer, text, length, where)
+            for text in (example.reference_caption, "")
+        )
+    clips = encode_clips(base.vae, videos, words, empty, where)
+    state = fit_fae(
+        base.transformer,
+        make_scheduler(base.scheduler_config, "DPM"),
+        clips,
+        steps=steps,
+        learning_rate=FAE_LEARNING_RATE,
+        seed=seed,
+        device=where,
+        num_tokens=length,
+        batch_size=FAE_BATCH_SIZE,
+    )
+    return state.parameters[TOKENS]
+
+
+def build_faes(weights: Path, *, device: str, workers: int, actions: tuple[str, ...] = tuple(ACTIONS)) -> None:
+    """Nothing; writes the FAE of every action into a weights folder. Files that exist are kept."""
+    missing = [name for name in actions if not shipped.fae_path(name, weights).exists()]
+    _spread(_learn_actions, missing, weights, device, workers)
+
+
+def _spread(work, missing: list, weights: Path, device: str, workers: int) -> None:
+    """Runs `work` on every workers-th item in as many processes."""
+    workers = min(workers, len(missing)) if device == "cpu" else 1
+    if workers == 1:
+        work(0, missing, weights, device, 1)
+    elif missing:
+        torch.multiprocessing.spawn(work, args=(missing, weights, device, workers), nprocs=workers)
+
+
+def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, workers: int) -> None:
+    from ..cogvideox.loading import load_base
+    from ..cogvideox.model import base_signature
+    from ..flexiact.fae import FAE, save_fae
+
+    base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), torch.bfloat16)
+    _settle_worker(base, device)
+    for action in missing[rank::workers]:
+        started = time.monotonic()
+        tokens = learn_action(base, action, device=device)
+        metadata = {
+            "base": base_signature(base.transformer),
+            "name": action,
+            "caption": shipped.example(action).reference_caption,
+            "steps": str(FAE_STEPS),
+        }
+        save_fae(FAE(tokens.half(), name=action, metadata=metadata), shipped.fae_path(action, weights))
+        log.info("fae %s: %.0f s", action, time.monotonic() - started)
+
+
+def _settle_worker(base, device: str) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if device == "cpu":
+        torch.set_num_threads(1)
+    for part in (base.vae, base.text_encoder, base.transformer):
+        part.to(device)
+
+
+@torch.no_grad()
+def encode_refadapter_data(base, path: Path, *, num_clips: int, device: str) -> dict:
+    """Encoded clips with one random frame each, and captions, kept in the file `path`; read from it if it exists.
+
+    video_* are (N, 5, 16, 8, 8), image_* (N, 1, 16, 8, 8), in float16, unscaled; words is a list of N captions.
+    """
+    from ..cogvideox.model import encode_pixels
+    from ..video import to_model_pixels
+
+    if path.exists():
+        return torch.load(path, weights_only=True)
+    columns: dict[str, list] = {"words": []}
+    where = torch.device(device)
+    for index in range(num_clips):
+        rng = np.random.default_rng([index, 78])
+        scene = sample_scene(int(rng.integers(2**31)))
+        motion, action = sample_motion(rng, MEDLEY_SHARE, STILL_SHARE)
+        frames = torch.from_numpy(render_frames(scene, motion))
+        frame = int(rng.integers(len(frames)))
+        for name, part in (("video", frames), ("image", frames[frame : frame + 1])):
+            posterior = encode_pixels(base.vae, to_model_pixels(part), where)
+            columns.setdefault(f"{name}_mean", []).append(posterior.mean.half())
+            columns.setdefault(f"{name}_std", []).append(posterior.std.half())
+        columns["words"].append(caption(scene, action if rng.uniform() < 0.5 else None))
+    data = {name: torch.cat(values) if name != "words" else values for name, values in columns.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(data, part)
+    os.replace(part, path)
+    return data
+
+
+def build_refadapter(
+    weights: Path,
+    work: Path,
+    *,
+    device: str,
+    num_clips: int = 2000,
+    steps: int = REFADAPTER_STEPS,
+    minutes: float | None = None,
+) -> None:
+    """Nothing; writes the RefAdapter into a weights folder. A file that exists is kept.
+
+    minutes: a limit on the training's wall time; what was learned by then is written.
+    """
+    from ..cogvideox.loading import load_base
+    from ..cogvideox.model import Posterior, base_signature, encode_prompt
+    from ..cogvideox.sampling import make_scheduler
+    from ..flexiact.refadapter import RefAdapter, save_refadapter
+    from ..flexiact.training import StopTraining, TrainingClip, fit_refadapter, refadapter_of
+
+    target = shipped.refadapter_path(weights)
+    if target.exists():
+        return
+    base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), torch.bfloat16)
+    _settle_worker(base, device)
+    data = encode_refadapter_data(base, work / "refadapter_data.pt", num_clips=num_clips, device=device)
+    length = base.transformer.config.max_text_seq_length
+    where = torch.device(device)
+    with torch.no_grad():
+        embeds = {
+            text: encode_prompt(base.text_encoder, base.tokenizer, text, length, where).cpu()
+            for text in set(data["words"])
+        }
+
+    def draw_clip(generator: torch.Generator) -> TrainingClip:
+        row = int(torch.randint(len(data["words"]), (1,), generator=generator))
+        video, image = (
+            Posterior(data[f"{name}_mean"][row : row + 1].float(), data[f"{name}_std"][row : row + 1].float())
+            for name in ("video", "image")
+        )
+        return TrainingClip(video, image, embeds[data["words"][row]], base.vae.config.scaling_factor)
+
+    started = time.monotonic()
+
+    def on_step(step: int, loss: float, take_state) -> None:
+        if step % 50 == 0:
+            log.info("refadapter step %d loss %.4f", step, loss)
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            raise StopTraining
+
+    state = fit_refadapter(
+        base.transformer,
+        make_scheduler(base.scheduler_config, "DPM"),
+        draw_clip,
+        rank=REFADAPTER_RANK,
+        steps=steps,
+        learning_rate=REFADAPTER_LEARNING_RATE,
+        seed=0,
+        device=where,
+        batch_size=REFADAPTER_BATCH_SIZE,
+        on_step=on_step,
+    )
+    learned = refadapter_of(state)
+    half = RefAdapter(
+        {key: value.half() for key, value in learned.tensors.items()}, learned.num_layers, learned.rank, learned.width
+    )
+    metadata = {"base": base_signature(base.transformer), "steps": str(state.steps_done)}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_refadapter(half, target, metadata)
+    log.info("refadapter: %d steps, %.0f s", state.steps_done, time.monotonic() - started)
