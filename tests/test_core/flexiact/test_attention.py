@@ -34,8 +34,19 @@ def inputs(golden):
     return golden.tensors("forward")
 
 
+@pytest.fixture(params=[False, True], ids=["no gradients", "gradients"])
+def gradients(request):
+    """Where gradients are needed other kernels may run."""
+    with torch.set_grad_enabled(request.param):
+        yield request.param
+
+
 @torch.no_grad()
 def run(transformer, inputs, **attention_kwargs):
+    return forward(transformer, inputs, **attention_kwargs)
+
+
+def forward(transformer, inputs, **attention_kwargs):
     return transformer(
         inputs["hidden_states"],
         inputs["encoder_hidden_states"],
@@ -131,8 +142,8 @@ def motion(golden, adapted):
 
 
 @pytest.mark.parametrize("bias", [0.0, 1.0, -2.5, 8.0])
-def test_ours_equals_full_rows_with_a_dense_mask(golden, inputs, adapted, motion, bias):
-    ours = run(adapted, inputs, motion=motion, motion_bias=bias)
+def test_ours_equals_full_rows_with_a_dense_mask(golden, inputs, adapted, motion, bias, gradients):
+    ours = forward(adapted, inputs, motion=motion, motion_bias=bias)
     dense = run(full_row_transformer(golden, 0.7, bias), inputs)
     assert (ours - dense).abs().max() <= ATOL
 
@@ -199,15 +210,15 @@ def layer_calls(monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [0.0, 1.0])
-def test_ours_equals_two_parts_merged_by_log_sum_exp(inputs, adapted, motion, layer_calls, bias):
-    run(adapted, inputs, motion=motion, motion_bias=bias)
+def test_ours_equals_two_parts_merged_by_log_sum_exp(inputs, adapted, motion, layer_calls, bias, gradients):
+    forward(adapted, inputs, motion=motion, motion_bias=bias)
     assert len(layer_calls) == len(motion)
     for (query, key, value, num_text, layer, _), ours in layer_calls:
         assert (merged(query, key, value, layer, num_text, bias) - ours).abs().max() <= 5e-6
 
 
-def test_bias_0_is_plain_attention_bit_for_bit(inputs, adapted, motion, layer_calls):
-    unbiased = run(adapted, inputs, motion=motion, motion_bias=0.0)
+def test_bias_0_is_plain_attention_bit_for_bit(inputs, adapted, motion, layer_calls, gradients):
+    unbiased = forward(adapted, inputs, motion=motion, motion_bias=0.0)
     assert len(layer_calls) == len(motion)
     for (query, key, value, _, layer, _), ours in layer_calls:
         keys, values = (
@@ -215,7 +226,7 @@ def test_bias_0_is_plain_attention_bit_for_bit(inputs, adapted, motion, layer_ca
             for own, extra in ((key, layer.key), (value, layer.value))
         )
         assert torch.equal(ours, F.scaled_dot_product_attention(query, keys, values))
-    assert torch.equal(unbiased, run(adapted, inputs, motion=motion))
+    assert torch.equal(unbiased, forward(adapted, inputs, motion=motion))
 
 
 def test_without_motion_it_is_the_stock_processor_bit_for_bit(golden, inputs, adapted):
@@ -238,12 +249,12 @@ def test_a_silent_fae_beside_another_changes_nothing(golden, inputs, adapted, mo
 
 @pytest.mark.parametrize("bias", [0.0, 1.0])
 @pytest.mark.parametrize("times", [2, 3])
-def test_strength_n_counts_every_token_n_times(golden, inputs, adapted, bias, times):
+def test_strength_n_counts_every_token_n_times(golden, inputs, adapted, bias, times, gradients):
     tokens = golden.fae.tokens
     weighted = project_motion(adapted, [(tokens, float(times))])
     repeated = project_motion(adapted, [(tokens.repeat(1, times, 1), 1.0)])
-    found = run(adapted, inputs, motion=weighted, motion_bias=bias)
-    assert (found - run(adapted, inputs, motion=repeated, motion_bias=bias)).abs().max() <= ATOL
+    found = forward(adapted, inputs, motion=weighted, motion_bias=bias)
+    assert (found - forward(adapted, inputs, motion=repeated, motion_bias=bias)).abs().max() <= ATOL
     assert not torch.equal(found, run(adapted, inputs, motion=project_motion(adapted, [(tokens, 1.0)])))
 
 
