@@ -25,7 +25,8 @@ MIN_FRAMES = FRAME_MULTIPLE + 1
 class Clips:
     """Encoded training clips: posteriors of N videos and of their condition images, and the embeddings used.
 
-    video is (N, L, C, h, w), image (N, 1, C, h, w), unscaled; the embeddings are (1, S, D).
+    video is (N, L, C, h, w), image (N, 1, C, h, w), unscaled; prompt_embeds is (1, S, D), or (N, S, D) where each
+    clip has a caption of its own, empty_embeds (1, S, D).
     """
 
     video: Posterior

@@ -76,7 +76,9 @@ def denoising_loss(
     num_latent_frames, (height, width) = video_latents.shape[1], video_latents.shape[-2:]
     noisy = scheduler.add_noise(video_latents, noise, timesteps)
     condition = pad_image_latents(image_latents, num_latent_frames)
-    rotary = rotary_positions(transformer.config, num_latent_frames, height, width)
+    # A module that shares gradients between processes holds the transformer inside.
+    config = getattr(transformer, "module", transformer).config
+    rotary = rotary_positions(config, num_latent_frames, height, width)
     velocity = transformer(
         hidden_states=torch.cat([noisy, condition], dim=2).to(dtype),
         encoder_hidden_states=prompt_embeds,
@@ -163,13 +165,15 @@ def fit_refadapter(
     resume: TrainingState | None = None,
     on_step: OnStep | None = None,
     wrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> TrainingState:
     """The state after `steps` steps; refadapter_of() makes a RefAdapter of its parameters.
 
     draw_clip gives one encoded clip at a time, at random. The LoRA counts with weight 1, no motion tokens take part,
     and the clip's first latent frame is replaced by that of the condition image, a random frame of the clip.
-    `wrap` may put the learning transformer into a module that shares gradients with other processes; batch_size is
-    then per process, and each process needs a seed of its own for its batches. Everything else is as in fit_fae().
+    With several processes, `wrap` puts the learning transformer into a module that shares their gradients, batch_size
+    is per process, and `shard` is this one's number and their count: each draws the same whole batch and computes its
+    part of it, so that the result is that of one process with the whole batch. Everything else is as in fit_fae().
     Source: FlexiAct section 3.2.
     """
     check_training_settings(steps, learning_rate, batch_size)
@@ -185,11 +189,13 @@ def fit_refadapter(
     if gradient_checkpointing:
         learner.enable_gradient_checkpointing()
     forward = learner if wrap is None else wrap(learner)
+    number, num_shards = shard
+    own = slice(number * batch_size, (number + 1) * batch_size)
 
     def compute_loss() -> Tensor:
-        clips = [draw_clip(generator) for _ in range(batch_size)]
+        clips = [draw_clip(generator) for _ in range(batch_size * num_shards)]
         batch = draw_refadapter_batch(clips, scheduler.config.num_train_timesteps, generator)
-        batch = {name: value.to(device) for name, value in batch.items()}
+        batch = {name: value[own].to(device) for name, value in batch.items()}
         return denoising_loss(forward, scheduler, **batch)
 
     return _descend(
@@ -230,12 +236,13 @@ def draw_fae_batch(
     image = _draw(clips.image.mean[which], clips.image.std[which], generator) * clips.scaling_factor
     keep_image = torch.rand(batch_size, generator=generator) >= IMAGE_DROPOUT
     keep_caption = torch.rand(batch_size, generator=generator) >= CAPTION_DROPOUT
+    captions = clips.prompt_embeds if len(clips.prompt_embeds) == 1 else clips.prompt_embeds[which]
     batch = {
         "video_latents": video,
         "image_latents": image * keep_image[:, None, None, None, None],
         "noise": torch.randn(video.shape, generator=generator),
         "timesteps": torch.randint(num_timesteps, (batch_size,), generator=generator),
-        "prompt_embeds": torch.where(keep_caption[:, None, None], clips.prompt_embeds, clips.empty_embeds),
+        "prompt_embeds": torch.where(keep_caption[:, None, None], captions, clips.empty_embeds),
     }
     debias_frames = torch.randint(video.shape[1] - 1, (batch_size,), generator=generator)
     return batch | ({"debias_frames": debias_frames} if debiased else {})
