@@ -7,8 +7,8 @@ Lengths are in pixels of the 64x64 frame, angles in degrees, clockwise.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 

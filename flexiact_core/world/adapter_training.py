@@ -13,7 +13,7 @@ import torch
 from . import shipped
 from .actions import ACTIONS
 from .base_training import MEDLEY_SHARE, STILL_SHARE
-from .render import render_clip, render_frames
+from .render import render_frames
 from .scenes import caption, sample_scene
 from .vae_training import sample_motion
 

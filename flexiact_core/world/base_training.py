@@ -10,8 +10,14 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .models import MAX_TEXT_TOKENS, make_scheduler, make_text_encoder, make_tokenizer, make_transformer
-from .models import rotary_positions
+from .models import (
+    MAX_TEXT_TOKENS,
+    make_scheduler,
+    make_text_encoder,
+    make_tokenizer,
+    make_transformer,
+    rotary_positions,
+)
 from .render import render_frames
 from .scenes import caption, sample_scene
 from .vae_training import sample_motion

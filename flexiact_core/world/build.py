@@ -133,9 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             if chosen.fresh:
                 shipped.refadapter_path(chosen.out).unlink(missing_ok=True)
-            build_refadapter(
-                chosen.out, chosen.work, device=chosen.device, minutes=chosen.refadapter_minutes
-            )
+            build_refadapter(chosen.out, chosen.work, device=chosen.device, minutes=chosen.refadapter_minutes)
         elif stage == "fae":
             from .adapter_training import build_faes
 

@@ -32,8 +32,8 @@ def fae_path(action: str, weights: Path = WEIGHTS) -> Path:
 
 
 def reference_scene(action: str) -> Scene:
-    """The scene whose clip shows `action` in the examples and taught its FAE."""
-    return sample_scene(900 + list(ACTIONS).index(action))
+    """The scene whose clip shows `action` in the examples and taught its FAE. Raises KeyError for unknown actions."""
+    return sample_scene(900 + list(ACTIONS).index(ACTIONS[action].name))
 
 
 @dataclass(frozen=True)

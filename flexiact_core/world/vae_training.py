@@ -133,5 +133,3 @@ def latent_scale(vae, num_clips: int = 32) -> float:
             weight = next(vae.parameters())
             means.append(vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist.mode().float().cpu())
     return 1.0 / float(torch.cat(means).std())
-
-

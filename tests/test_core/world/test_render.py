@@ -1,0 +1,66 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flexiact_core.world.actions import ACTIONS, motion_of
+from flexiact_core.world.render import render_background, render_clip, render_frames, render_sprite, track_of
+from flexiact_core.world.scenes import SHAPES, sample_scene
+
+SCENE = sample_scene(3)
+
+
+@pytest.mark.parametrize("action", [None, *ACTIONS])
+def test_frames_are_64_px_and_within_0_to_1(action):
+    frames = render_clip(SCENE, action).frames
+    assert frames.shape == (17, 64, 64, 3) and frames.dtype == np.float32
+    assert frames.min() >= 0 and frames.max() <= 1
+
+
+def test_rendering_is_deterministic():
+    assert np.array_equal(render_clip(SCENE, "spin").frames, render_clip(SCENE, "spin").frames)
+
+
+def test_every_action_begins_with_the_same_picture():
+    first = render_clip(SCENE, None).frames[0]
+    for action in ACTIONS:
+        assert np.array_equal(render_clip(SCENE, action).frames[0], first)
+
+
+def test_a_pan_moves_the_background_and_a_slide_does_not():
+    corner = (slice(None), slice(0, 8), slice(0, 8))
+    assert np.ptp(render_clip(SCENE, "slide").frames[corner], axis=0).max() == 0
+    assert np.ptp(render_clip(SCENE, "pan").frames[corner], axis=0).max() > 0.02
+
+
+def test_the_ground_truth_is_where_the_sprite_is_drawn():
+    track = track_of(SCENE, motion_of("hop"))
+    cover = render_sprite(SCENE, track)[1]
+    columns = np.arange(64) + 0.5
+    x = (cover.sum(1) * columns).sum(1) / cover.sum((1, 2))
+    assert np.allclose(x, track.x, atol=0.3)
+
+
+def test_a_zoom_spreads_the_world_about_the_centre():
+    track = track_of(SCENE, motion_of("zoom"))
+    assert np.allclose(track.x - 32, (SCENE.x - 32) * track.zoom)
+    assert np.allclose(track.radius, SCENE.radius * track.zoom)
+
+
+def test_a_turn_shows_on_every_shape():
+    for shape in SHAPES:
+        frames = render_clip(replace(SCENE, shape=shape), "spin").frames
+        assert np.abs(frames[-1] - frames[0]).max() > 0.2
+
+
+def test_the_background_is_what_is_left_without_the_sprite():
+    motion = motion_of("pan")
+    frames = render_frames(SCENE, motion)
+    away = render_sprite(SCENE, track_of(SCENE, motion))[1] == 0
+    background = render_background(SCENE, motion.pan, motion.zoom)
+    assert np.array_equal(frames[away], background[away])
+
+
+def test_an_unknown_shape_is_refused():
+    with pytest.raises(ValueError, match="no shape is called 'star'"):
+        render_clip(replace(SCENE, shape="star"), None)
