@@ -10,7 +10,7 @@ from torch import Tensor
 from ..cogvideox.model import CogVideoXI2V, Posterior, pad_image_latents, sample_posterior
 from ..cogvideox.sampling import SchedulerName, make_scheduler, sample
 from .attention import motion_kwargs, project_motion, with_motion_attention
-from .fae import FAE
+from .fae import FAE, check_fae
 from .refadapter import RefAdapter, with_refadapters
 from .schedule import MotionBias
 
@@ -42,6 +42,8 @@ def transfer_action(
     Raises SettingError and CheckpointError as sample(), check_fae() and check_refadapter() do.
     Source: FlexiAct section 3.
     """
+    for fae, _ in faes:
+        check_fae(fae, base.transformer)
     generator = torch.Generator().manual_seed(seed)
     num_latent_frames = (num_frames - 1) // base.vae.config.temporal_compression_ratio + 1
     image_latent = sample_posterior(image, base.vae.config.scaling_factor, generator)

@@ -399,7 +399,7 @@ def test_memory_of_attention_with_bias_grows_linearly_with_video_tokens(golden, 
 
 
 def test_memory_of_a_dense_mask_would_be_caught(golden):
-    per_token = bytes_per_token(lambda size: one_layer(golden, dense_mask_attention, size), SIZES)
+    per_token = bytes_per_token(lambda size: one_layer(golden, dense_mask_attention, size), SIZES[:3])
     assert not grows_linearly(per_token), per_token
 
 
