@@ -196,6 +196,8 @@ def fit_refadapter(
         clips = [draw_clip(generator) for _ in range(batch_size * num_shards)]
         batch = draw_refadapter_batch(clips, scheduler.config.num_train_timesteps, generator)
         batch = {name: value[own].to(device) for name, value in batch.items()}
+        # Clips differ in length, and so in the learned positions that count; this tree is the learner's own.
+        learner.patch_embed = for_num_latent_frames(transformer, batch["video_latents"].shape[1]).patch_embed
         return denoising_loss(forward, scheduler, **batch)
 
     return _descend(
@@ -251,8 +253,14 @@ def draw_fae_batch(
 def draw_refadapter_batch(
     clips: Sequence[TrainingClip], num_timesteps: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """One training batch on the CPU, as the named arguments of denoising_loss()."""
-    video = torch.cat([_draw(clip.video.mean, clip.video.std, generator) * clip.scaling_factor for clip in clips])
+    """One training batch on the CPU, as the named arguments of denoising_loss(); as long as its shortest clip."""
+    length = min(clip.video.mean.shape[1] for clip in clips)
+    video = torch.cat(
+        [
+            _draw(clip.video.mean[:, :length], clip.video.std[:, :length], generator) * clip.scaling_factor
+            for clip in clips
+        ]
+    )
     image = torch.cat([_draw(clip.image.mean, clip.image.std, generator) * clip.scaling_factor for clip in clips])
     return {
         "video_latents": torch.cat([image, video[:, 1:]], dim=1),

@@ -396,15 +396,17 @@ def test_a_video_and_its_image_come_from_the_same_clip(clips):
     assert gap.max() < 0.7 * 0.3
 
 
+def clip_of(clips, which):
+    posteriors = (Posterior(p.mean[[which]], p.std[[which]]) for p in (clips.video, clips.image))
+    return TrainingClip(*posteriors, clips.prompt_embeds, 0.7)
+
+
 def fit_adapter(base, scheduler, clips, **settings):
     def draw_clip(generator):
-        which = int(torch.randint(2, (), generator=generator))
-        return TrainingClip(
-            *(Posterior(p.mean[[which]], p.std[[which]]) for p in (clips.video, clips.image)), clips.prompt_embeds, 0.7
-        )
+        return clip_of(clips, int(torch.randint(2, (), generator=generator)))
 
     settings = {"rank": 4, "steps": 2, "learning_rate": 1e-2, "seed": 7, "device": CPU} | settings
-    return fit_refadapter(for_num_latent_frames(base.transformer, 3), scheduler, draw_clip, **settings)
+    return fit_refadapter(base.transformer, scheduler, draw_clip, **settings)
 
 
 def test_a_learned_refadapter_fits_its_base_and_says_something(base, scheduler, clips):
@@ -428,3 +430,28 @@ def test_refadapter_training_stops_within_a_step(base, scheduler, clips):
 
     with pytest.raises(Stop):
         fit_adapter(base, scheduler, clips, on_step=stop)
+
+
+def test_refadapter_training_takes_the_learned_positions_of_short_clips(base, scheduler, clips):
+    as_prepared = base.transformer.patch_embed
+    short = for_num_latent_frames(base.transformer, 3)
+    expected = held_loss_of_first_step(short, scheduler, clips)
+    assert fit_adapter(base, scheduler, clips, steps=1).losses[0].item() == pytest.approx(expected, rel=1e-6)
+    assert base.transformer.patch_embed is as_prepared
+
+
+def held_loss_of_first_step(transformer, scheduler, clips):
+    """What fit_adapter's first step measures: its adapter still changes nothing."""
+    generator = torch.Generator().manual_seed(7)
+    clip = clip_of(clips, int(torch.randint(2, (), generator=generator)))
+    with torch.no_grad():
+        return denoising_loss(transformer, scheduler, **draw_refadapter_batch([clip], 1000, generator)).item()
+
+
+def test_a_batch_of_clips_is_as_long_as_its_shortest(clips):
+    long, short = clip_of(clips, 0), clip_of(clips, 1)
+    cut = TrainingClip(
+        Posterior(short.video.mean[:, :1], short.video.std[:, :1]), short.image, short.prompt_embeds, 0.7
+    )
+    batch = draw_refadapter_batch([long, cut], 1000, torch.Generator())
+    assert batch["video_latents"].shape[:2] == batch["noise"].shape[:2] == (2, 1)
