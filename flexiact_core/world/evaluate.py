@@ -20,7 +20,7 @@ import torch
 
 from . import shipped
 from .actions import ACTIONS, SEEN_ACTIONS, UNSEEN_ACTIONS
-from .measure import measure_action, measure_identity
+from .measure import measure_video
 from .render import render_clip
 from .scenes import Scene, caption, sample_far_target, sample_target
 
@@ -183,8 +183,7 @@ def measure_cases(cases: Sequence[Case], videos: np.ndarray) -> list[dict]:
     """One record per video: what was asked and what the measure says."""
     records = []
     for case, video in zip(cases, videos, strict=True):
-        fidelity = measure_action(video, case.scene, case.action)
-        identity = measure_identity(video, case.scene)
+        fidelity, identity = measure_video(video, case.scene, case.action)
         records.append(
             {
                 "action": case.action,
@@ -244,7 +243,7 @@ def make_table(results: dict[str, list[dict]]) -> str:
             chosen = [record for record in records if record["action"] in names]
             if not chosen:
                 continue
-            cells = ["%.3f (%.3f to %.3f)" % interval(chosen, value) for value in VALUES]
+            cells = ["{:.3f} ({:.3f} to {:.3f})".format(*interval(chosen, value)) for value in VALUES]
             lines.append(f"| {SETTINGS[key].name} | {group} | {len(chosen)} | " + " | ".join(cells) + " |")
     lines += ["", "Nearest-action accuracy by action:", "", "| | " + " | ".join(ACTIONS) + " |"]
     lines.append("|" + "---|" * (len(ACTIONS) + 1))
@@ -252,11 +251,11 @@ def make_table(results: dict[str, list[dict]]) -> str:
         cells = []
         for action in ACTIONS:
             chosen = [record["accuracy"] for record in records if record["action"] == action]
-            cells.append("%.2f" % np.mean(chosen) if chosen else "")
+            cells.append(f"{np.mean(chosen):.2f}" if chosen else "")
         lines.append(f"| {SETTINGS[key].name} | " + " | ".join(cells) + " |")
     if "none" in results and "oracle" in results:
         lines += ["", "Share of the way from no FAE to the oracle, in slope:", ""]
-        for key, records in results.items():
+        for key in results:
             setting = SETTINGS[key]
             if not setting.fae or setting.targets != "held out" or setting.words != "plain":
                 continue

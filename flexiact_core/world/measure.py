@@ -91,7 +91,7 @@ def _read_camera(frames: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.ndarr
     """Pan (px) and zoom per frame: the background that fits best, searched coarse to fine."""
     pans, zooms = np.meshgrid(np.arange(-14.0, 17.0, 2.0), 1.08 ** np.arange(-3.0, 7.0), indexing="ij")
     seen = frames[:, ::2, ::2]
-    bank = render_background(scene, pans.ravel(), zooms.ravel())[:, ::4, ::4]
+    bank = render_background(scene, pans.ravel(), zooms.ravel(), step=4)
     pan, zoom = np.zeros(len(frames)), np.ones(len(frames))
     for t in range(len(frames)):
         cost = np.minimum(np.square(bank - seen[t, ::2, ::2]), _CAMERA_OUTLIER).mean((1, 2, 3))
@@ -105,7 +105,7 @@ def _read_camera(frames: np.ndarray, scene: Scene) -> tuple[np.ndarray, np.ndarr
             near_pans, near_zooms = np.meshgrid(
                 pan[t] + step_pan * np.arange(-1, 2), zoom[t] * step_zoom ** np.arange(-1.0, 2.0), indexing="ij"
             )
-            near = render_background(scene, near_pans.ravel(), near_zooms.ravel())[:, ::2, ::2]
+            near = render_background(scene, near_pans.ravel(), near_zooms.ravel(), step=2)
             cost = np.minimum(np.square(near - seen[t]), _CAMERA_OUTLIER).mean((1, 2, 3))
             best = int(np.argmin(cost))
             pan[t], zoom[t] = near_pans.ravel()[best], near_zooms.ravel()[best]
@@ -171,8 +171,13 @@ def measure_action(frames: np.ndarray, scene: Scene, action: str) -> Fidelity:
 
     Compared with the true videos of all actions of this very scene.
     """
+    return compare_motion(read_track(frames, scene), scene, action)
+
+
+def compare_motion(track: Track, scene: Scene, action: str) -> Fidelity:
+    """The Fidelity of a track that was read from a video of `scene`."""
     ideal = ideal_of(scene)
-    motion = features(read_track(frames, scene), ideal.start)
+    motion = features(track, ideal.start)
     true = ideal.motions[action]
     dot, own, other = (motion * true).sum(), np.square(true).sum(), np.square(motion).sum()
     nearest = min(ideal.motions, key=lambda name: float(np.square(motion - ideal.motions[name]).sum()))
@@ -182,7 +187,18 @@ def measure_action(frames: np.ndarray, scene: Scene, action: str) -> Fidelity:
 def measure_identity(frames: np.ndarray, scene: Scene) -> Identity:
     """The Identity of a video (T, 64, 64, 3) in 0..1 that should keep the subject of `scene`."""
     frames = np.asarray(frames, dtype=np.float32)
+    return _compare_subject(frames, scene, *_read(frames, scene))
+
+
+def measure_video(frames: np.ndarray, scene: Scene, action: str) -> tuple[Fidelity, Identity]:
+    """What `measure_action` and `measure_identity` say, the video read once."""
+    frames = np.asarray(frames, dtype=np.float32)
     track, lit_cover, shaded_cover = _read(frames, scene)
+    subject = _compare_subject(frames, scene, track, lit_cover, shaded_cover)
+    return compare_motion(track, scene, action), subject
+
+
+def _compare_subject(frames, scene: Scene, track: Track, lit_cover, shaded_cover) -> Identity:
     seen = lit_cover + shaded_cover > 0.5
     lit = np.asarray(COLOURS[scene.colour], dtype=np.float32)
     colour_errors = []

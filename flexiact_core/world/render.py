@@ -70,15 +70,18 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     raise ValueError(f"no shape is called {shape!r}; there are circle, square, triangle and cross.")
 
 
-def _grid() -> tuple[np.ndarray, np.ndarray]:
-    centres = np.arange(FRAME_PX) + 0.5
+def _grid(step: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    centres = np.arange(0, FRAME_PX, step) + 0.5
     return np.meshgrid(centres, centres, indexing="xy")
 
 
-def render_background(scene: Scene, pan: np.ndarray, zoom: np.ndarray) -> np.ndarray:
-    """The background alone under N camera states: (N, 64, 64, 3) float32 in 0..1."""
+def render_background(scene: Scene, pan: np.ndarray, zoom: np.ndarray, step: int = 1) -> np.ndarray:
+    """The background alone under N camera states: (N, 64, 64, 3) float32 in 0..1.
+
+    step: only every step-th row and column is drawn, which gives (N, 64 / step, 64 / step, 3).
+    """
     pan, zoom = (np.asarray(v, dtype=np.float64)[:, None, None] for v in (pan, zoom))
-    u, v = _grid()
+    u, v = _grid(step)
     centre = FRAME_PX / 2
     turn = 2 * math.pi / scene.pattern_px
     x = turn * (centre + (u - centre) / zoom + pan) + 2 * math.pi * scene.phase_x
