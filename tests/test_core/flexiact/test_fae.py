@@ -8,7 +8,7 @@ from small_models import make_fae, make_refadapter
 from flexiact_core import checkpoint
 from flexiact_core.checkpoint import read_tensors
 from flexiact_core.errors import CheckpointError
-from flexiact_core.flexiact.fae import FAE, TOKEN_KEY, check_fae, load_fae, save_fae
+from flexiact_core.flexiact.fae import FAE, TOKEN_KEY, check_fae, load_fae, save_fae, save_released_fae
 
 
 @pytest.fixture
@@ -156,3 +156,44 @@ def test_a_file_of_the_released_sizes_is_accepted(tmp_path, released_transformer
     fae = load_fae(tmp_path / "Dance.pt")
     assert fae.tokens.shape == (42, 226, 3072)
     check_fae(fae, released_transformer)
+
+
+def test_an_exported_fae_is_as_the_authors_code_reads_it(tmp_path):
+    fae = FAE(torch.randn(3, 5, 8))
+    path = save_released_fae(fae, tmp_path / "kick.pt")
+    content = torch.load(path, weights_only=True)
+    assert list(content) == [TOKEN_KEY.format(layer) for layer in range(3)]
+    assert {tuple(value.shape) for value in content.values()} == {(1, 5, 8)}
+    # A view would bring all layers along in every tensor.
+    assert path.stat().st_size < 4000
+    assert torch.equal(load_fae(path).tokens, fae.tokens.bfloat16())
+
+
+@pytest.mark.parametrize("where", ["save", "replace"])
+def test_a_full_disk_leaves_the_old_export(tmp_path, monkeypatch, where):
+    path = save_released_fae(FAE(torch.ones(2, 6, 32)), tmp_path / "kick.pt")
+    old = path.read_bytes()
+
+    def no_space(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch if where == "save" else checkpoint.os, where, no_space)
+    with pytest.raises(CheckpointError, match="kick.pt: could not be saved.*No space left"):
+        save_released_fae(FAE(torch.zeros(2, 6, 32)), path)
+    assert os.listdir(tmp_path) == ["kick.pt"]
+    assert path.read_bytes() == old
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_pickle_leaves_the_old_export(tmp_path, monkeypatch):
+    path = save_released_fae(FAE(torch.ones(2, 6, 32)), tmp_path / "kick.pt")
+    old = path.read_bytes()
+
+    def no_space(*_):
+        # What torch's writer makes of a full disk.
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(CheckpointError, match="kick.pt: could not be saved"):
+        save_released_fae(FAE(torch.zeros(2, 6, 32)), path)
+    assert os.listdir(tmp_path) == ["kick.pt"]
+    assert path.read_bytes() == old
