@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
+from .acceleration import EXACT, Acceleration, accelerate
 from .model import for_num_latent_frames, rotary_positions
 
 SchedulerName = Literal["DPM", "DDIM"]
@@ -37,6 +38,7 @@ def sample(
     cfg: float,
     generator: torch.Generator | None = None,
     attention_kwargs: Callable[[int], dict[str, Any]] | None = None,
+    acceleration: Acceleration = EXACT,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Denoised latents (1, L, C, h, w), float32, on the device of `latents`.
@@ -45,7 +47,7 @@ def sample(
     attention_kwargs gives the attention processors' named arguments at a timestep (999..0). on_step is called after
     each step with its index and the clean latents predicted there; it may raise to stop. At cfg 1 the negative
     prompt has no effect and is not computed.
-    Raises SettingError if steps is not in 1..1000.
+    Raises SettingError if steps is not in 1..1000, or as accelerate() does.
     Source: CogVideoX image-to-video, diffusers' CogVideoXImageToVideoPipeline.
     """
     if not 1 <= steps <= scheduler.config.num_train_timesteps:
@@ -58,6 +60,7 @@ def sample(
     if rotary is not None:
         rotary = tuple(table.to(device) for table in rotary)
     transformer = for_num_latent_frames(transformer, num_latent_frames)
+    predict = accelerate(transformer, acceleration, like=prompt_embeds)
 
     scheduler.set_timesteps(steps, device="cpu")
     timesteps = scheduler.timesteps.tolist()
@@ -66,14 +69,13 @@ def sample(
     previous_clean = None
     for index, timestep in enumerate(timesteps):
         model_input = torch.cat([scheduler.scale_model_input(latents, timestep), image_latents], dim=2).to(dtype)
-        velocity = transformer(
+        velocity = predict(
             hidden_states=model_input.expand(len(prompts), -1, -1, -1, -1),
             encoder_hidden_states=prompts,
             timestep=torch.full((len(prompts),), timestep, device=device),
             image_rotary_emb=rotary,
             attention_kwargs=attention_kwargs(timestep) if attention_kwargs else None,
-            return_dict=False,
-        )[0].float()
+        ).float()
         if guided:
             negative, positive = velocity.chunk(2)
             velocity = negative + cfg * (positive - negative)

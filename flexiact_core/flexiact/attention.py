@@ -79,12 +79,16 @@ class MotionAttention:
                 torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], image_rotary_emb)], dim=2)
                 for x in (query, key)
             )
-        if motion is None:
-            attended = attend(query, key, value)
-        else:
-            attended = _attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias)
+        attended = self._attend(query, key, value, num_text, motion, motion_bias)
         attended = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
         return attended[:, num_text:], attended[:, :num_text]
+
+    # Attention kernels gain nothing from a compiler, and every layer and weighting would be compiled anew.
+    @torch.compiler.disable
+    def _attend(self, query, key, value, num_text, motion, motion_bias) -> Tensor:
+        if motion is None:
+            return attend(query, key, value)
+        return _attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias)
 
 
 def with_motion_attention(transformer):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..cogvideox.acceleration import EXACT, Acceleration
 from ..cogvideox.model import CogVideoXI2V, Posterior, pad_image_latents, sample_posterior
 from ..cogvideox.sampling import SchedulerName, make_scheduler, sample
 from .attention import motion_kwargs, project_motion, with_motion_attention
@@ -31,6 +32,7 @@ def transfer_action(
     scheduler: SchedulerName,
     seed: int,
     device: torch.device,
+    acceleration: Acceleration = EXACT,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Latents (1, L, C, h, w) of a video of num_frames in which the picture performs the actions.
@@ -66,5 +68,6 @@ def transfer_action(
         cfg=cfg,
         generator=generator,
         attention_kwargs=None if motion is None else motion_kwargs(motion, bias),
+        acceleration=acceleration,
         on_step=on_step,
     )

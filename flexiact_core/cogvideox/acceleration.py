@@ -1,0 +1,128 @@
+"""Ways to spend less time on a denoising run: reused steps, compiled blocks, a chosen attention kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..errors import SettingError
+from .model import share_weights
+
+StepCache = Literal["off", "first_block", "taylor"]
+AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math"]
+
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+# Full steps before TaylorSeer predicts any: it extrapolates from the difference of two.
+TAYLOR_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """How a denoising run saves time; the default computes every step in full.
+
+    step_cache: "off" is exact. The others reuse earlier steps and change the result, through diffusers' hooks:
+    "first_block" (FirstBlockCache) skips the other blocks of a step in which the first block's change differs from
+    the last full step's by less than `threshold`, as a fraction; "taylor" (TaylorSeer) computes one of `interval`
+    steps in full and extrapolates the last block's output between them.
+    compiled: torch.compile of the repeated block; results differ in rounding only.
+    attention: the kernel torch uses; "auto" is torch's own choice. Results differ in rounding only.
+    Raises SettingError if a value is out of range.
+    """
+
+    step_cache: StepCache = "off"
+    threshold: float = 0.1
+    interval: int = 3
+    compiled: bool = False
+    attention: AttentionKernel = "auto"
+
+    def __post_init__(self):
+        if self.step_cache not in ("off", "first_block", "taylor"):
+            raise SettingError(f"step_cache '{self.step_cache}': choose off, first_block or taylor.")
+        if self.attention not in ("auto", *KERNELS):
+            raise SettingError(f"attention '{self.attention}': choose auto, {', '.join(KERNELS)}.")
+        if not 0 <= self.threshold < 1:
+            raise SettingError(f"threshold {self.threshold}: at least 0 (no step reused) and below 1 are possible.")
+        if self.interval < 1:
+            raise SettingError(f"interval {self.interval}: at least 1 (every step in full) is needed.")
+
+
+EXACT = Acceleration()
+
+
+def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callable[..., Tensor]:
+    """A function of the transformer's named inputs that gives its output, for one denoising step after the other.
+
+    It remembers earlier steps where a step cache asks for it, so it serves one run. What is attached for it sits on a
+    second tree of modules over the same weights; the transformer given is left as it is. `like` is a tensor on the
+    device and in the dtype of the run.
+    Raises SettingError if the device has no such attention kernel, or diffusers no such step cache.
+    """
+    _check_kernel(acceleration.attention, transformer.config.attention_head_dim, like)
+    cached = acceleration.step_cache != "off"
+    if acceleration.compiled or cached:
+        transformer = share_weights(transformer)
+    if acceleration.compiled:
+        # Block by block, as they are all alike: one is compiled and serves for every layer.
+        for block in transformer.transformer_blocks:
+            block.forward = torch.compile(block.forward)
+    if cached:
+        _attach_step_cache(transformer, acceleration)
+
+    def predict(**inputs) -> Tensor:
+        with _kernel(acceleration.attention), transformer.cache_context("run") if cached else nullcontext():
+            return transformer(**inputs, return_dict=False)[0]
+
+    return predict
+
+
+def _attach_step_cache(transformer, acceleration: Acceleration) -> None:
+    try:
+        from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
+    except ImportError:
+        raise SettingError(
+            f"step_cache '{acceleration.step_cache}' needs diffusers 0.36 or newer. Update it, or choose off."
+        ) from None
+    last = len(transformer.transformer_blocks) - 1
+    if acceleration.step_cache == "first_block":
+        if last == 0:
+            raise SettingError("step_cache 'first_block': this base has one block, so there is nothing to skip.")
+        config = FirstBlockCacheConfig(threshold=acceleration.threshold)
+    else:
+        # On the last block alone. diffusers' own choice of layers finds none in CogVideoX, its "lite" form would hook
+        # the final projection, which is shared with the base, and all layers would hold several GB of outputs.
+        config = TaylorSeerCacheConfig(
+            cache_interval=acceleration.interval,
+            disable_cache_before_step=TAYLOR_WARM_UP,
+            max_order=1,
+            taylor_factors_dtype=torch.float32,
+            skip_predict_identifiers=[rf"transformer_blocks\.(?!{last}$)\d+"],
+            cache_identifiers=[rf"transformer_blocks\.{last}"],
+        )
+    transformer.enable_cache(config)
+
+
+def _check_kernel(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
+    probe = like.new_zeros(1, 1, 16, head_dim)
+    try:
+        with _kernel(name):
+            torch.nn.functional.scaled_dot_product_attention(probe, probe, probe)
+    except RuntimeError:
+        raise SettingError(
+            f"attention '{name}' does not run on {like.device.type} in {str(like.dtype)[6:]}. Choose auto."
+        ) from None
+
+
+def _kernel(name: AttentionKernel) -> AbstractContextManager:
+    return nullcontext() if name == "auto" else sdpa_kernel(KERNELS[name])

@@ -1,0 +1,163 @@
+"""What saves time: exact where it says so, undone after the run, and never seen by the base."""
+
+import math
+
+import pytest
+import torch
+
+from flexiact_core.cogvideox.acceleration import EXACT, Acceleration
+from flexiact_core.cogvideox.sampling import make_scheduler, sample
+from flexiact_core.errors import SettingError
+from flexiact_core.flexiact.attention import motion_kwargs, project_motion, with_motion_attention
+from flexiact_core.flexiact.schedule import MotionBias
+
+STEPS = 10
+CACHES = {
+    # Between neighbouring steps this random model changes far more than a trained one.
+    "first_block": Acceleration("first_block", threshold=0.95),
+    "taylor": Acceleration("taylor", interval=3),
+}
+each_cache = pytest.mark.parametrize("cache", CACHES)
+
+
+@pytest.fixture(scope="module")
+def adapted(golden):
+    return with_motion_attention(golden.adapted(0.7))
+
+
+@pytest.fixture(scope="module")
+def attention_kwargs(golden, adapted):
+    return motion_kwargs(project_motion(adapted, [(golden.fae.tokens, 1.0)]), MotionBias())
+
+
+@pytest.fixture
+def draw(golden, adapted, attention_kwargs):
+    recorded = golden.tensors("sampling")
+    negative, positive = recorded["prompt_embeds"].chunk(2)
+
+    def draw(acceleration=EXACT, transformer=adapted, cfg=6.0, steps=STEPS):
+        return sample(
+            transformer,
+            make_scheduler(golden.schedule["scheduler_config"], "DDIM"),
+            recorded["latents_init"],
+            recorded["image_latents"],
+            positive,
+            negative,
+            steps=steps,
+            cfg=cfg,
+            attention_kwargs=attention_kwargs,
+            acceleration=acceleration,
+        )
+
+    return draw
+
+
+@pytest.fixture
+def calls(adapted, monkeypatch):
+    """How often each layer's attention has run, and on how many samples."""
+    counted = []
+    original = type(adapted.transformer_blocks[0].attn1.processor)._attend
+
+    def counting(self, query, *rest):
+        counted.append((self.layer, len(query)))
+        return original(self, query, *rest)
+
+    monkeypatch.setattr(type(adapted.transformer_blocks[0].attn1.processor), "_attend", counting)
+    return counted
+
+
+def psnr(found, exact):
+    """Signal to noise in decibel, of latents."""
+    return 10 * math.log10(exact.square().mean() / (found - exact).square().mean())
+
+
+@pytest.mark.parametrize("acceleration", [Acceleration("first_block", threshold=0), Acceleration("taylor", interval=1)])
+def test_a_step_cache_that_may_reuse_nothing_is_exact(draw, acceleration):
+    assert torch.equal(draw(acceleration), draw())
+
+
+@each_cache
+@pytest.mark.parametrize("cfg", [6.0, 1.0])
+def test_a_step_cache_computes_less_and_stays_near(draw, calls, cache, cfg):
+    exact = draw(cfg=cfg)
+    in_full = sum(batch for _, batch in calls)
+    calls.clear()
+    found = draw(CACHES[cache], cfg=cfg)
+    assert sum(batch for _, batch in calls) < 0.9 * in_full
+    assert torch.isfinite(found).all() and not torch.equal(found, exact)
+    assert psnr(found, exact) > 9
+
+
+def test_taylor_computes_the_steps_it_says(draw, calls, golden):
+    draw(CACHES["taylor"])
+    layers = golden.config["num_layers"]
+    # Of 10 steps: the first 3, then every third from the fifth on.
+    assert len(calls) == layers * (3 + 2)
+
+
+def test_first_block_always_runs_and_the_others_do_not(draw, calls, golden):
+    draw(CACHES["first_block"])
+    runs = [sum(layer == index for layer, _ in calls) for index in range(golden.config["num_layers"])]
+    assert runs[0] == STEPS and len(set(runs[1:])) == 1 and runs[1] < STEPS
+
+
+def test_a_smaller_threshold_is_nearer_and_reuses_less(draw, calls):
+    exact, runs, nearness = draw(), [], []
+    for threshold in (0.95, 0.9, 0.1):
+        calls.clear()
+        nearness.append(psnr(draw(Acceleration("first_block", threshold=threshold)), exact))
+        runs.append(len(calls))
+    assert nearness == sorted(nearness) and runs == sorted(runs) and runs[0] < runs[-1]
+
+
+@each_cache
+def test_every_run_starts_anew_and_the_transformer_never_notices(draw, adapted, cache):
+    before = draw()
+    attributes = {name: set(vars(module)) for name, module in adapted.named_modules()}
+    first, second = draw(CACHES[cache]), draw(CACHES[cache])
+    assert torch.equal(first, second)
+    assert {name: set(vars(module)) for name, module in adapted.named_modules()} == attributes
+    assert torch.equal(draw(), before)
+
+
+@pytest.mark.parametrize("acceleration", [Acceleration(compiled=True), Acceleration("first_block", compiled=True)])
+def test_compiled_blocks_give_the_same(draw, adapted, monkeypatch, acceleration):
+    compile = torch.compile
+    # The compiler's front end alone: code generation takes minutes on a CPU and is torch's own to test.
+    monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend="aot_eager"))
+    expected = draw(Acceleration(acceleration.step_cache))
+    assert (draw(acceleration) - expected).abs().max() <= 1e-5
+    assert "forward" not in vars(adapted.transformer_blocks[0])
+
+
+def test_one_compiled_block_serves_all_layers_and_later_runs(draw, adapted, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend="aot_eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    draw(Acceleration(compiled=True))
+    graphs = counters["stats"]["unique_graphs"]
+    draw(Acceleration(compiled=True))
+    assert 0 < graphs == counters["stats"]["unique_graphs"] <= 8
+
+
+@pytest.mark.parametrize("kernel", ["flash", "math"])
+def test_a_chosen_attention_kernel_gives_the_same(draw, kernel):
+    assert (draw(Acceleration(attention=kernel)) - draw()).abs().max() <= 1e-4
+
+
+def test_a_kernel_that_the_device_has_not_is_said_before_the_first_step(draw, calls):
+    with pytest.raises(SettingError, match="attention 'cudnn' does not run on cpu in float32. Choose auto."):
+        draw(Acceleration(attention="cudnn"))
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(step_cache="faster"), dict(attention="sage"), dict(threshold=-0.1), dict(threshold=1), dict(interval=0)],
+)
+def test_a_wrong_setting_is_refused(wrong):
+    with pytest.raises(SettingError, match=str(next(iter(wrong)))):
+        Acceleration(**wrong)
