@@ -2,7 +2,7 @@
 
 from .cogvideox import LoadCogVideoXI2V
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
-from .flexiact_training import PrepareActionClips, TrainFAE
+from .flexiact_training import LoadReleasedAction, PrepareActionClips, TrainFAE, TrainRefAdapter
 
 NODE_CLASS_MAPPINGS = {
     "LoadCogVideoXI2V": LoadCogVideoXI2V,
@@ -10,5 +10,7 @@ NODE_CLASS_MAPPINGS = {
     "LoadFAEEmbedding": LoadFAEEmbedding,
     "FlexiActSampler": FlexiActSampler,
     "PrepareActionClips": PrepareActionClips,
+    "LoadReleasedAction": LoadReleasedAction,
     "TrainFAE": TrainFAE,
+    "TrainRefAdapter": TrainRefAdapter,
 }

@@ -25,7 +25,7 @@ class LoadCogVideoXI2V(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=host.list_bases(),
+                    options=host.list_bases() or [host.NONE_FOUND],
                     tooltip=(
                         "A diffusers folder, or a single-file transformer (.safetensors, diffusers keys), in "
                         "models/CogVideo. To fetch the released base: "

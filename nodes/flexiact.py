@@ -27,7 +27,7 @@ class ApplyRefAdapter(io.ComfyNode):
                 CogVideoXI2VSocket.Input("model", tooltip="The base from Load CogVideoX I2V."),
                 io.Combo.Input(
                     "adapter_file",
-                    options=host.list_weights(REFADAPTER_WORDS),
+                    options=host.list_weights(REFADAPTER_WORDS) or [host.NONE_FOUND],
                     tooltip=(
                         "A RefAdapter (.safetensors or released .pt) in models/flexiact. To fetch the released one: "
                         + host.FLEXIACT_DOWNLOAD.format(folder="models/flexiact")
@@ -77,7 +77,7 @@ class LoadFAEEmbedding(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "fae_file",
-                    options=host.list_weights(FAE_WORDS),
+                    options=host.list_weights(FAE_WORDS) or [host.NONE_FOUND],
                     tooltip=(
                         "An action (.safetensors or released .pt) in models/flexiact. Train FAE makes new ones. To "
                         "fetch the released ones: " + host.FLEXIACT_DOWNLOAD.format(folder="models/flexiact")

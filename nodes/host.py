@@ -24,9 +24,12 @@ BASE_FOLDER = "CogVideo"
 FLEXIACT_FOLDER = "flexiact"
 DTYPES = ("auto", "bf16", "fp16", "fp32")
 FPS = 8
+# A list without an entry could not be queued, and so could not say what is missing.
+NONE_FOUND = "none found"
 
 BASE_DOWNLOAD = "hf download zai-org/CogVideoX-5b-I2V --local-dir {folder}/CogVideoX-5b-I2V"
 FLEXIACT_DOWNLOAD = "hf download shiyi0408/FlexiAct --local-dir {folder}"
+BENCHMARK_DOWNLOAD = "hf download shiyi0408/FlexiAct --repo-type dataset --local-dir {folder}/benchmark"
 
 _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
@@ -64,11 +67,11 @@ def weights_path(name: str) -> Path | None:
     return _find_weights().get(name)
 
 
-def result_path(name: str, training: str) -> Path:
-    """Where the FAE of a training is saved: NAME.safetensors, with a number if another training has that name."""
+def result_path(kind: str, name: str, training: str) -> Path:
+    """Where a training's result is saved: KIND/NAME.safetensors, with a number if another training has that name."""
     from ..flexiact_core.checkpoint import read_metadata
 
-    folder = Path(folder_paths.get_folder_paths(FLEXIACT_FOLDER)[0]) / "fae"
+    folder = _flexiact_root() / kind
     path, number = folder / f"{_plain(name)}.safetensors", 2
     while path.exists() and read_metadata(path).get("training") != training:
         path, number = folder / f"{_plain(name)}_{number}.safetensors", number + 1
@@ -86,6 +89,57 @@ def unfinished_training(name: str, steps: int) -> bool:
 
     checkpoints = _training_folder().glob(f"{_plain(name)}-*.safetensors")
     return any(int(read_metadata(path).get("steps_done", 0)) < steps for path in checkpoints)
+
+
+def encodings_folder(base: str) -> Path:
+    """Where clips encoded for a base are kept, so that a training that is resumed does not encode them again."""
+    return _training_folder() / "clips" / base
+
+
+def list_released_actions() -> list[str]:
+    """'kind/action' of all actions in the authors' benchmark layout under models/flexiact."""
+    return sorted(_find_released_actions())
+
+
+def released_action_path(name: str) -> Path | None:
+    """The captions folder of an action of list_released_actions(); None if it is not there."""
+    return _find_released_actions().get(name)
+
+
+def missing_benchmark(name: str) -> str:
+    """The sentence for a released action that is not there."""
+    folder = _flexiact_root()
+    return (
+        f"'{name}' is not under {folder}. Choose another from the list, or fetch the authors' data: "
+        f"{BENCHMARK_DOWNLOAD.format(folder=folder)}"
+    )
+
+
+def input_path(name: str) -> Path:
+    """A file named with its full path, or in ComfyUI's input folder."""
+    return Path(folder_paths.get_input_directory()) / name.strip()
+
+
+def read_image(path: Path):
+    """An IMAGE value (1, H, W, 3) of a picture file. Raises CheckpointError if it cannot be read."""
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps
+
+    from ..flexiact_core.errors import CheckpointError
+
+    try:
+        picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    except OSError as error:
+        raise CheckpointError(f"{path.name}: this picture cannot be read ({error}). Save it again.") from error
+    return torch.from_numpy(np.array(picture)).float()[None] / 255
+
+
+def native_size(model: BaseModel) -> tuple[int, int, int]:
+    """Width and height in pixels and number of frames that the base was trained on."""
+    from ..flexiact_core.cogvideox.model import native_size
+
+    return native_size(model.base)
 
 
 def digest(identity: dict) -> str:
@@ -286,12 +340,19 @@ class TrainingProgress(Progress):
         self.shown, self.losses, self.sample = 0.0, [], None
 
     def step(self, done: int, loss: float) -> None:
-        """Reports that `done` of all steps are done, the last with this loss; about once a second."""
+        """Reports that `done` of all steps are done, the last with this loss; text and curve about once a second.
+
+        Raises ComfyUI's interrupt if the user has pressed Cancel.
+        """
+        import comfy.model_management as memory
+
         from ..flexiact_core.plots import draw_loss
 
+        memory.throw_exception_if_processing_interrupted()
         self.losses.append(loss)
         now = time.monotonic()
         if now - self.shown < 1 and done < self.total:
+            self.execution.set_progress(done, self.total)
             return
         self.shown = now
         seconds = (now - self.started) / max(1, done - self.done_before)
@@ -311,15 +372,11 @@ class TrainingProgress(Progress):
         self.sample = tile_videos([frames])[0]
 
 
-def cancelled() -> bool:
-    """Whether the user has pressed Cancel since the last time this was asked."""
+def interrupt() -> type[BaseException]:
+    """The exception that ComfyUI raises, in progress reports and inside models, once the user has pressed Cancel."""
     import comfy.model_management as memory
 
-    try:
-        memory.throw_exception_if_processing_interrupted()
-    except memory.InterruptProcessingException:
-        return True
-    return False
+    return memory.InterruptProcessingException
 
 
 def say(text: str) -> None:
@@ -417,6 +474,15 @@ def _find_bases() -> dict[str, Path]:
     return found
 
 
+def _find_released_actions() -> dict[str, Path]:
+    from ..flexiact_core.flexiact.dataset import find_released_actions
+
+    found: dict[str, Path] = {}
+    for root in folder_paths.get_folder_paths(FLEXIACT_FOLDER):
+        found = find_released_actions(Path(root)) | found
+    return found
+
+
 def _find_weights() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in map(Path, folder_paths.get_folder_paths(FLEXIACT_FOLDER)):
@@ -446,8 +512,12 @@ def _to_pil(picture, scale: int = 8):
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
 
 
+def _flexiact_root() -> Path:
+    return Path(folder_paths.get_folder_paths(FLEXIACT_FOLDER)[0])
+
+
 def _training_folder() -> Path:
-    return Path(folder_paths.get_folder_paths(FLEXIACT_FOLDER)[0]) / "training"
+    return _flexiact_root() / "training"
 
 
 def _plain(name: str) -> str:

@@ -65,7 +65,7 @@ def save_refadapter(adapter: RefAdapter, path: Path, metadata: Mapping[str, str]
 
     Raises CheckpointError if it could not be written; a file that was there is then left as it was.
     """
-    return write_tensors(adapter.tensors, path, metadata)
+    return write_tensors(adapter.tensors, path, {key: str(value) for key, value in metadata.items()})
 
 
 def refadapter_shapes(num_layers: int, rank: int, width: int) -> dict[str, tuple[int, int]]:

@@ -82,10 +82,10 @@ def train(settings: argparse.Namespace) -> Path:
         accelerator.print(f"resuming at step {resumed.steps_done}")
 
     def on_step(index, loss, take_state):
-        if accelerator.is_main_process:
-            accelerator.print(f"step {index + 1}/{settings.steps} loss {loss:.4f}")
-            if (index + 1) % settings.checkpoint_every == 0:
-                save_state(take_state(), checkpoint, {})
+        mean = accelerator.reduce(torch.tensor(loss, device=device), "mean").item()
+        accelerator.print(f"step {index + 1}/{settings.steps} loss {mean:.4f}")
+        if accelerator.is_main_process and (index + 1) % settings.checkpoint_every == 0:
+            save_state(take_state(), checkpoint, {})
 
     transformer = base.transformer.to(device)
     state = fit_refadapter(

@@ -29,7 +29,7 @@ TOKENS = "tokens"
 
 
 class StopTraining(Exception):
-    """Raised by an on_step callback to end a training and keep what was learned so far."""
+    """Ends a training that it is raised in, and keeps what was learned so far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +112,14 @@ def fit_fae(
     debiased: bool = True,
     resume: TrainingState | None = None,
     on_step: OnStep | None = None,
+    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
 ) -> TrainingState:
     """The state after `steps` steps; its parameters[TOKENS] (layers, M, width) is what was learned of the action.
 
     M is the base's text length unless num_tokens says otherwise. The transformer is on `device`, frozen and left as
     it is; no adapter takes part. `resume` goes on from an earlier state, bit for bit as if it had never stopped.
-    on_step is called after each step with its index, its loss, and a function that gives the state; if it raises
-    StopTraining the state so far is returned.
+    on_step is called after each step with its index, its loss, and a function that gives the state. Exceptions of
+    `stop_on`, raised there or inside the model, end the training: the state after the last whole step is returned.
     Raises SettingError if a setting is out of range or the loss is no longer a number, CheckpointError if `resume`
     is of another base.
     Source: FlexiAct section 3.3.
@@ -146,7 +147,7 @@ def fit_fae(
 
     return _descend(
         {TOKENS: tokens}, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
-        on_step=on_step,
+        on_step=on_step, stop_on=stop_on,
     )  # fmt: skip
 
 
@@ -164,6 +165,7 @@ def fit_refadapter(
     gradient_checkpointing: bool = False,
     resume: TrainingState | None = None,
     on_step: OnStep | None = None,
+    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
     wrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> TrainingState:
@@ -201,8 +203,9 @@ def fit_refadapter(
         return denoising_loss(forward, scheduler, **batch)
 
     return _descend(
-        parameters, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume, on_step=on_step
-    )
+        parameters, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
+        on_step=on_step, stop_on=stop_on,
+    )  # fmt: skip
 
 
 def refadapter_of(state: TrainingState, name: str = "") -> RefAdapter:
@@ -311,6 +314,7 @@ def _descend(
     learning_rate: float,
     resume: TrainingState | None,
     on_step: OnStep | None,
+    stop_on: tuple[type[BaseException], ...],
 ) -> TrainingState:
     leaves = list(parameters.values())
     optimizer = torch.optim.AdamW(leaves, lr=learning_rate, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
@@ -324,22 +328,26 @@ def _descend(
         return _snapshot(parameters, optimizer, generator, losses)
 
     for step in range(len(losses), steps):
-        loss = compute_loss()
-        if not math.isfinite(loss.item()):
-            raise SettingError(
-                f"training: the loss is no longer a number at step {step + 1}. Use a smaller learning rate than "
-                f"{learning_rate:g}."
-            )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(leaves, GRADIENT_CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        if on_step is not None:
-            try:
+        random_state = generator.get_state()
+        try:
+            loss = compute_loss()
+            if not math.isfinite(loss.item()):
+                raise SettingError(
+                    f"training: the loss is no longer a number at step {step + 1}. Use a smaller learning rate than "
+                    f"{learning_rate:g}."
+                )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(leaves, GRADIENT_CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+            if on_step is not None:
                 on_step(step, losses[-1], take_state)
-            except StopTraining:
-                break
+        except stop_on:
+            if len(losses) == step:
+                # Stopped half way through a step: whoever resumes draws the same batch again.
+                generator.set_state(random_state)
+            break
     return take_state()
 
 
