@@ -11,6 +11,7 @@ from .actions import ACTIONS, NUM_FRAMES
 from .render import render_clip
 from .scenes import Scene, caption, sample_scene, sample_target
 
+# The folders are laid out and named as a user's own model folders, so that nothing else needs to know this world.
 LABEL = "small world (built in)"
 WEIGHTS = Path(__file__).parent / "weights"
 FPS = 8
@@ -18,17 +19,17 @@ FPS = 8
 
 def base_folder(weights: Path = WEIGHTS) -> Path:
     """The diffusers folder of the base."""
-    return weights / "base"
+    return weights / "CogVideo" / LABEL
 
 
 def refadapter_path(weights: Path = WEIGHTS) -> Path:
     """The RefAdapter's file."""
-    return weights / "refadapter" / "small_world.safetensors"
+    return weights / "flexiact" / LABEL / "refadapter.safetensors"
 
 
 def fae_path(action: str, weights: Path = WEIGHTS) -> Path:
     """The file of an action's FAE, learned from `reference_scene(action)`. Raises KeyError for unknown actions."""
-    return weights / "fae" / f"{ACTIONS[action].name}.safetensors"
+    return weights / "flexiact" / LABEL / f"{ACTIONS[action].name}.safetensors"
 
 
 def reference_scene(action: str) -> Scene:

@@ -1,0 +1,53 @@
+"""The measure as a picture: the true video, the one measured, and both motions over time."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+from ..plots import draw_lines, tile_videos
+from .actions import NUM_FRAMES
+from .measure import Fidelity, Identity, features, ideal_of, measure_video, read_track
+from .render import render_clip
+from .scenes import FRAME_PX, Scene
+
+QUANTITIES = ("x", "y", "size", "angle (cos)", "angle (sin)", "camera pan", "camera zoom")
+WIDTH_PX = 960
+# Columns of features() that an action moves by less are not drawn: they are its rest.
+_AT_REST = 0.15
+
+
+def draw_measure(frames: Tensor, scene: Scene, action: str) -> tuple[Tensor, Fidelity, Identity]:
+    """A picture (1, H, W, 3) in 0..1, and the numbers in it, of how well frames show an action done by a scene.
+
+    frames is (17, 64, 64, 3) in 0..1. The first row is the true video, the second the frames. Below, each quantity
+    that the action moves: as it should be, and as it was read off the pixels; 1 is about a full action.
+    Raises ShapeError if the frames are of another number or size.
+    """
+    if tuple(frames.shape) != (NUM_FRAMES, FRAME_PX, FRAME_PX, 3):
+        raise ShapeError(
+            f"frames: {NUM_FRAMES} of {FRAME_PX}x{FRAME_PX} pixels expected, {list(frames.shape)} found. Only videos of "
+            "the small world can be measured; sample with its size and number of frames."
+        )
+    pixels = frames.float().numpy()
+    fidelity, identity = measure_video(pixels, scene, action)
+    ideal = ideal_of(scene)
+    true, measured = ideal.motions[action], features(read_track(pixels, scene), ideal.start)
+    moving = np.flatnonzero(np.abs(true).max(axis=0) > _AT_REST)
+    series = []
+    for column in moving:
+        seconds = (np.arange(NUM_FRAMES) / 8).tolist()
+        series.append((f"{QUANTITIES[column]}, true", seconds, true[:, column].tolist()))
+        series.append((f"{QUANTITIES[column]}, read", seconds, measured[:, column].tolist()))
+    title = (
+        f"{action}: slope {fidelity.slope:.2f}, cosine {fidelity.cosine:.2f}, looks most like {fidelity.nearest}; "
+        f"errors: colour {identity.colour:.3f}, shape {identity.shape:.2f}, background {identity.background:.3f}"
+    )
+    plot = draw_lines(series, title=title, x_label="seconds", width_px=WIDTH_PX)
+    rows = tile_videos(
+        [torch.from_numpy(render_clip(scene, action).frames), frames.float()], frames_each=9, side_px=WIDTH_PX // 9 - 4
+    )
+    padding = WIDTH_PX - rows.shape[2]
+    return torch.cat([torch.nn.functional.pad(rows, (0, 0, 0, padding)), plot], dim=1), fidelity, identity
