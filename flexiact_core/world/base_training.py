@@ -108,8 +108,8 @@ class BaseTask:
         return torch.nn.ModuleDict({"transformer": make_transformer(), "text_encoder": text_encoder})
 
     def prepare(self, device: str) -> None:
-        parts = [torch.load(path, weights_only=True, mmap=True) for path in sorted(self.data_folder.glob("part_*.pt"))]
-        self.data = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        self.num_parts, self.calls = 0, 0
+        self._read_parts()
         self.empty = tokenize(make_tokenizer(), [""])
         self.device = device
         self.rotary = tuple(table.to(device) for table in rotary_positions())
@@ -117,7 +117,18 @@ class BaseTask:
         self.sqrt_abar = scheduler.alphas_cumprod.sqrt().to(device)
         self.sqrt_rest = (1.0 - scheduler.alphas_cumprod).sqrt().to(device)
 
+    def _read_parts(self) -> None:
+        paths = sorted(self.data_folder.glob("part_*.pt"))
+        if len(paths) > self.num_parts:
+            parts = [torch.load(path, weights_only=True, mmap=True) for path in paths]
+            self.data = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            self.num_parts = len(paths)
+
     def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
+        self.calls += 1
+        if self.calls % 100 == 0:
+            # Another process may still be encoding.
+            self._read_parts()
         data, size = self.data, self.batch_size
 
         def uniform() -> torch.Tensor:

@@ -1,8 +1,9 @@
 """All weights of the small world from nothing: `python -m flexiact_core.world.build`.
 
-Stages: vae, data, base, refadapter, fae. Every stage resumes where it was stopped; a
+Stages: vae, data, base, decoder, refadapter, fae. Every stage resumes where it was stopped; a
 stage that is done is skipped. Checkpoints and data lie in the folder --work, what ships
-in --out. With limits on wall time (--vae-minutes, --base-minutes) the learning rate
+in --out. With limits on wall time (--vae-minutes, --base-minutes
+and so on) the learning rate
 falls to the end of the time instead of the last step.
 """
 
@@ -22,11 +23,11 @@ from . import hogwild, shipped
 from .actions import ACTIONS
 from .base_training import BaseTask, encode_data
 from .models import make_vae, save_base
-from .vae_training import VAETask, latent_scale, measure_vae
+from .vae_training import DecoderTask, VAETask, latent_scale, measure_vae
 
 log = logging.getLogger(__name__)
 
-STAGES = ("vae", "data", "base", "refadapter", "fae")
+STAGES = ("vae", "data", "base", "decoder", "refadapter", "fae")
 
 
 def train_vae(work: Path, chosen) -> None:
@@ -43,10 +44,26 @@ def train_vae(work: Path, chosen) -> None:
     hogwild.run(VAETask(), plan, work / "vae.pt")
 
 
+def train_decoder(work: Path, chosen) -> None:
+    """Nothing; trains the decoder on into work/decoder.pt, the latents unchanged."""
+    plan = hogwild.Plan(
+        steps=chosen.decoder_steps,
+        minutes=chosen.decoder_minutes,
+        learning_rate=1e-3,
+        ema_decay=0.99,
+        warmup_steps=30,
+        workers=chosen.workers,
+        device=chosen.device,
+        nice=chosen.nice,
+    )
+    hogwild.run(DecoderTask(work / "vae.pt"), plan, work / "decoder.pt")
+
+
 def trained_vae(work: Path):
-    """The VAE of work/vae.pt, float32, with its scaling factor set."""
+    """The VAE of work/decoder.pt or work/vae.pt, float32, with its scaling factor set."""
     vae = make_vae()
-    vae.load_state_dict(torch.load(work / "vae.pt", weights_only=True)["ema"])
+    trained = work / "decoder.pt" if (work / "decoder.pt").exists() else work / "vae.pt"
+    vae.load_state_dict(torch.load(trained, weights_only=True)["ema"])
     vae.eval().requires_grad_(False)
     scale_file = work / "vae_scale.json"
     if not scale_file.exists():
@@ -96,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each, on a CPU")
     parser.add_argument("--vae-steps", type=int, default=2500, help="per worker")
     parser.add_argument("--vae-minutes", type=float)
+    parser.add_argument("--decoder-steps", type=int, default=600, help="per worker")
+    parser.add_argument("--decoder-minutes", type=float)
     parser.add_argument("--base-steps", type=int, default=4000, help="per worker")
     parser.add_argument("--base-minutes", type=float)
     parser.add_argument("--base-rate", type=float, default=8e-4)
@@ -127,6 +146,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         elif stage == "base":
             train_base(chosen.work, chosen)
+            export_base(chosen.work, chosen.out)
+        elif stage == "decoder":
+            train_decoder(chosen.work, chosen)
+            vae = trained_vae(chosen.work)
+            log.info("vae: %s", measure_vae(copy.deepcopy(vae).to(torch.bfloat16), 12))
             export_base(chosen.work, chosen.out)
         elif stage == "refadapter":
             from .adapter_training import build_refadapter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,6 +56,9 @@ class VAETask:
         motion, _ = sample_motion(rng, medley_share=0.3)
         return render_frames(scene, motion), sprite_mask(scene, track_of(scene, motion), margin_px=3.0)
 
+    def _encode(self, module, pixels: torch.Tensor):
+        return module.encode(pixels.bfloat16()).latent_dist
+
     def _batch(self, generator: torch.Generator, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         draw = rng.uniform()
@@ -87,7 +91,7 @@ class VAETask:
 
     def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
         pixels, weight = self._batch(generator, progress)
-        posterior = module.encode(pixels.bfloat16()).latent_dist
+        posterior = self._encode(module, pixels)
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)
         latents = mean + torch.exp(0.5 * logvar) * noise
@@ -100,6 +104,30 @@ class VAETask:
         edge_loss = edge_loss + (weight[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
         kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
         return pixel_loss + 0.5 * edge_loss + KL_WEIGHT * kl
+
+
+class DecoderTask(VAETask):
+    """More training of the decoder alone, on top of a trained VAE; `hogwild.Task`.
+
+    The latents stay what they are, so the base and the embeddings need not be trained again.
+    """
+
+    def __init__(self, weights: Path):
+        self.weights = weights
+
+    def make_module(self) -> torch.nn.Module:
+        vae = make_vae()
+        vae.load_state_dict(torch.load(self.weights, weights_only=True)["ema"])
+        vae.encoder.requires_grad_(False)
+        return vae
+
+    @torch.no_grad()
+    def _encode(self, module, pixels: torch.Tensor):
+        return super()._encode(module, pixels)
+
+    def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
+        # Crops only help a fresh VAE along.
+        return super().loss(module, generator, max(progress, 0.3))
 
 
 @torch.no_grad()
