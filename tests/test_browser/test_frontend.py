@@ -1,0 +1,204 @@
+"""The pack as a user meets it: ComfyUI's frontend in a real browser, with both of its renderers of nodes.
+
+Screenshots of every test lie in .cache/screenshots.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from host.browser import Frontend
+from host.environment import ROOT
+from host.models import NAME
+from PIL import Image
+from words import locale_words
+
+WORKFLOWS = sorted((Path(ROOT) / "workflows").glob("*.json"))
+QUICKSTART, TRANSFER = (Path(ROOT) / "workflows" / f"flexiact_{name}.json" for name in ("quickstart", "transfer"))
+PACK_CARD = "ComfyUI-FlexiAct"
+ENGLISH, CHINESE = locale_words("en"), locale_words("zh")
+# What turns the transfer workflow into one that a small random model runs on a CPU.
+SMALL = {
+    "LoadCogVideoXI2V": {"model": NAME},
+    "ApplyRefAdapter": {"adapter_file": f"refadapter/{NAME}.safetensors"},
+    "LoadFAEEmbedding": {"fae_file": f"fae/{NAME}.safetensors"},
+    "LoadImage": {"image": "photo.png"},
+    "FlexiActSampler": {"width": 64, "height": 64, "num_frames": 17, "steps": 3},
+}
+
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def overlaps(boxes: dict[str, list[float]]) -> list[tuple[str, str]]:
+    """Pairs of nodes that lie on each other."""
+    return [
+        (one, other)
+        for (one, a), (other, b) in combinations(boxes.items(), 2)
+        if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    ]
+
+
+def check_drawing(frontend: Frontend, workflow: dict) -> None:
+    types = sorted(node["type"] for node in workflow["nodes"])
+    assert frontend.page.evaluate("() => app.graph.nodes.map((n) => n.type).sort()") == types
+    assert frontend.missing_node_types() == []
+    assert overlaps(frontend.boxes()) == []
+
+
+def search(frontend: Frontend, words: str) -> list[str]:
+    """The titles that the search box gives for some words, best first."""
+    page = frontend.page
+    page.mouse.dblclick(900, 600)
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").or_(dialog.get_by_role("combobox")).first.fill(words)
+    page.wait_for_timeout(400)
+    titles = [result.inner_text().splitlines()[0] for result in page.get_by_test_id("result-item").all()]
+    frontend.shoot(f"search-{words.replace(' ', '-')}")
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").first.wait_for(state="hidden")
+    return titles
+
+
+@pytest.mark.parametrize("node_id", sorted(ENGLISH))
+def test_a_node_is_found_by_name_and_by_alias(frontend, comfy, node_id):
+    info = comfy.get(f"/object_info/{node_id}")[node_id]
+    assert info["display_name"] in search(frontend, info["display_name"])[:3]
+    assert info["search_aliases"]
+    assert info["display_name"] in search(frontend, info["search_aliases"][0])
+
+
+def test_workflows_open_from_templates_with_their_thumbnails(frontend):
+    page = frontend.page
+    for path in WORKFLOWS:
+        frontend.new_graph()
+        frontend.command("Comfy.BrowseTemplates")
+        page.get_by_role("dialog").get_by_text(PACK_CARD, exact=True).click()
+        card = page.get_by_test_id(f"template-workflow-{path.stem}")
+        card.wait_for()
+        assert len(page.locator("[data-testid^=template-workflow-flexiact]").all()) == len(WORKFLOWS)
+        picture = card.locator("img").first
+        picture.evaluate("(img) => img.decode()")
+        with Image.open(path.with_suffix(".jpg")) as thumbnail:
+            # The frontend's own picture, for templates that bring none, is of another size.
+            assert picture.evaluate("(img) => [img.naturalWidth, img.naturalHeight]") == list(thumbnail.size)
+        frontend.shoot("templates")
+        card.click()
+        workflow = json.loads(path.read_text(encoding="utf-8"))
+        page.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(workflow["nodes"]))
+        page.wait_for_timeout(1000)
+        frontend.shoot(f"opened-{path.stem}")
+        check_drawing(frontend, workflow)
+
+
+@each_workflow
+def test_a_workflow_opens_by_dropping_its_file(frontend, path):
+    frontend.drop(path)
+    frontend.shoot(f"dropped-{path.stem}")
+    check_drawing(frontend, json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_the_quickstart_runs_to_a_playing_video_with_previews_on_the_way(frontend, comfy):
+    # The other renderer's run would leave nothing to compute.
+    comfy.post("/free", {"unload_models": True, "free_memory": True})
+    frontend.drop(QUICKSTART)
+    frontend.press_run()
+    sampler = frontend.node_id("FlexiActSampler")
+    frontend.page.wait_for_function(
+        "(id) => heard.execution_error || heard.b_preview_with_metadata?.some((p) => p.displayNodeId === id)",
+        arg=sampler,
+        timeout=300_000,
+    )
+    frontend.shoot("quickstart-running")
+    assert frontend.wait_until_heard("execution_success", "execution_error") == "execution_success"
+    previews = [preview for preview in frontend.heard("b_preview_with_metadata") if preview["displayNodeId"] == sampler]
+    steps = next(node for node in json.loads(QUICKSTART.read_text())["nodes"] if node["type"] == "FlexiActSampler")
+    assert len(previews) >= steps["widgets_values"][5] // 2
+    video = frontend.page.locator("video[src*='type=output']")
+    video.wait_for()
+    video.evaluate("(video) => { video.muted = true; video.loop = true; return video.play() }")
+    frontend.page.wait_for_timeout(700)
+    assert video.evaluate("(video) => [video.currentTime > 0, video.error, video.videoWidth > 0]") == [True, None, True]
+    frontend.command("Comfy.Canvas.FitView")
+    frontend.page.wait_for_timeout(700)
+    frontend.shoot("quickstart-done")
+    assert overlaps(frontend.boxes()) == []
+
+
+def test_cancel_ends_the_run_and_the_next_one_works(frontend):
+    frontend.drop(TRANSFER)
+    frontend.set_widgets(SMALL | {"FlexiActSampler": SMALL["FlexiActSampler"] | {"steps": 1000}})
+    frontend.press_run()
+    assert frontend.wait_until_heard("b_preview_with_metadata", "execution_error") == "b_preview_with_metadata"
+    frontend.page.get_by_role("button", name="Cancel current run").click()
+    ends = ("execution_interrupted", "execution_success", "execution_error")
+    assert frontend.wait_until_heard(*ends, timeout_seconds=20) == "execution_interrupted"
+    assert len(frontend.heard("b_preview_with_metadata")) < 1000
+    frontend.set_widgets({"FlexiActSampler": {"steps": 2}})
+    frontend.press_run()
+    assert frontend.wait_until_heard("execution_success", "execution_error") == "execution_success"
+
+
+@pytest.mark.parametrize(
+    ("widget", "value", "sentence"),
+    [
+        ("num_frames", 50, "num_frames 50: the video autoencoder returns exactly 8k+1 frames. Nearest: 49"),
+        ("off_below", 900, "hold_until 800 must lie above off_below 900"),
+    ],
+)
+def test_a_wrong_value_shows_its_sentence_on_the_right_node(frontend, widget, value, sentence):
+    page = frontend.page
+    frontend.drop(TRANSFER)
+    frontend.set_widgets(SMALL | {"FlexiActSampler": SMALL["FlexiActSampler"] | {widget: value}})
+    frontend.press_run()
+    assert frontend.wait_until_heard("execution_error", "execution_success") == "execution_error"
+    (error,) = frontend.heard("execution_error")
+    assert error["node_id"] == frontend.node_id("FlexiActSampler")
+    assert page.evaluate("() => String(app.lastExecutionError.node_id)") == error["node_id"]
+    overlay = page.get_by_test_id("error-overlay")
+    overlay.wait_for()
+    assert ENGLISH["FlexiActSampler"]["display_name"] in overlay.inner_text()
+    page.get_by_test_id("error-overlay-see-errors").click()
+    page.wait_for_timeout(700)
+    frontend.shoot(f"wrong-{widget}")
+    shown = " ".join(page.locator("body").inner_text().split())
+    assert sentence in shown
+    # Leaves the panel closed for the tests that follow.
+    page.get_by_role("button", name="Toggle properties panel").first.click()
+
+
+@pytest.mark.parametrize("node_id", sorted(ENGLISH))
+def test_help_opens(frontend, node_id):
+    frontend.add_node(node_id)
+    check_help(frontend, ENGLISH[node_id], "Inputs", node_id)
+
+
+def test_help_and_names_are_chinese_for_who_reads_chinese(opened):
+    if opened.name != "nodes2":
+        pytest.skip("Once is enough.")
+    opened.settings["Comfy.Locale"] = "zh"
+    try:
+        opened.open()
+        for node_id, words in CHINESE.items():
+            opened.new_graph()
+            opened.add_node(node_id)
+            assert opened.page.evaluate("() => app.graph.nodes[0].title") == words["display_name"]
+            check_help(opened, words, "输入", f"{node_id}-zh")
+    finally:
+        opened.settings["Comfy.Locale"] = "en"
+        opened.open()
+
+
+def check_help(frontend: Frontend, words: dict, chapter: str, name: str) -> None:
+    page = frontend.page
+    page.get_by_test_id("info-button").click()
+    help_page = page.locator(".node-help-content")
+    help_page.get_by_role("heading", name=words["display_name"], exact=True).wait_for()
+    help_page.get_by_role("heading", name=chapter, exact=True).wait_for()
+    for item in words["inputs"].values():
+        assert help_page.get_by_text(item["name"]).count(), item["name"]
+    # A page of the pack's own has more to say than the one that the frontend makes of the schema.
+    assert help_page.locator("pre, ul").count()
+    frontend.shoot(f"help-{name}")
