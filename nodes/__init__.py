@@ -1,5 +1,6 @@
 """The pack's nodes. Their ids are saved in workflows and never change."""
 
+from .acceleration import FlexiActAcceleration
 from .cogvideox import LoadCogVideoXI2V
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
 from .flexiact_training import LoadReleasedAction, PrepareActionClips, TrainFAE, TrainRefAdapter
@@ -9,6 +10,7 @@ NODE_CLASS_MAPPINGS = {
     "ApplyRefAdapter": ApplyRefAdapter,
     "LoadFAEEmbedding": LoadFAEEmbedding,
     "FlexiActSampler": FlexiActSampler,
+    "FlexiActAcceleration": FlexiActAcceleration,
     "PrepareActionClips": PrepareActionClips,
     "LoadReleasedAction": LoadReleasedAction,
     "TrainFAE": TrainFAE,

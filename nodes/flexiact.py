@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import host
-from .sockets import BaseModel, CogVideoXI2VSocket, FAESocket, WeightedFAEs
+from .sockets import AccelerationSocket, BaseModel, CogVideoXI2VSocket, FAESocket, RunAcceleration, WeightedFAEs
 
 REFADAPTER_WORDS = b".lora_"
 FAE_WORDS = b"motion_inversion_tokens"
@@ -251,6 +251,11 @@ class FlexiActSampler(io.ComfyNode):
                         "part starts at 1 whatever the strength, as the authors' code does."
                     ),
                 ),
+                AccelerationSocket.Input(
+                    "acceleration",
+                    optional=True,
+                    tooltip="Ways to save time, from FlexiAct Acceleration. Left open: every step in full.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="frames", tooltip="The frames, as many as asked for."),
@@ -288,8 +293,10 @@ class FlexiActSampler(io.ComfyNode):
         scheduler,
         weighting,
         fae: WeightedFAEs = (),
+        acceleration: RunAcceleration | None = None,
     ) -> io.NodeOutput:
         from ..flexiact_core.cogvideox import model as cogvideox
+        from ..flexiact_core.cogvideox.acceleration import EXACT
         from ..flexiact_core.flexiact.fae import check_fae
         from ..flexiact_core.flexiact.schedule import MotionBias
         from ..flexiact_core.flexiact.transfer import transfer_action
@@ -307,20 +314,22 @@ class FlexiActSampler(io.ComfyNode):
         posterior = host.encode_image(model, picture)
         preview = cogvideox.fit_preview(picture, posterior.mean * base.vae.config.scaling_factor)
         progress = host.Progress(steps)
+        acceleration = acceleration or RunAcceleration(EXACT)
+        transformer, adapters = host.sampling_transformer(model, acceleration.merge_adapters)
 
         def on_step(index, clean_latents):
             middle = clean_latents.shape[1] // 2
             progress.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
 
         needed = host.transformer_bytes(model, num_frames, *posterior.mean.shape[-2:], batch=2)
-        with host.on_device(model.transformer, needed) as device:
+        with host.on_device(transformer, needed) as device:
             latents = transfer_action(
                 base,
                 posterior,
                 prompt_embeds,
                 negative_embeds,
                 faes=fae,
-                adapters=model.adapters,
+                adapters=adapters,
                 bias=bias,
                 num_frames=num_frames,
                 steps=steps,
@@ -328,6 +337,7 @@ class FlexiActSampler(io.ComfyNode):
                 scheduler=scheduler,
                 seed=seed,
                 device=device,
+                acceleration=acceleration.run,
                 on_step=on_step,
             )
         with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:

@@ -31,6 +31,8 @@ BASE_DOWNLOAD = "hf download zai-org/CogVideoX-5b-I2V --local-dir {folder}/CogVi
 FLEXIACT_DOWNLOAD = "hf download shiyi0408/FlexiAct --local-dir {folder}"
 BENCHMARK_DOWNLOAD = "hf download shiyi0408/FlexiAct --repo-type dataset --local-dir {folder}/benchmark"
 
+# Name of a part inside the module that its patcher holds.
+HELD_AS = "model"
 _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 logger = logging.getLogger("flexiact")
@@ -265,6 +267,21 @@ def normal_tensors() -> Iterator[None]:
         yield
 
 
+def sampling_transformer(model: BaseModel, merge_adapters: bool):
+    """The patcher to load for sampling, and the adapters that its weights do not hold.
+
+    Merged adapters are ComfyUI's own weight patches on a clone: the weights come back bit for bit as soon as another
+    patcher of the base is loaded. Weights stored in float8 are too coarse to take them in; that is said.
+    """
+    if not model.adapters or not merge_adapters:
+        return model.transformer, model.adapters
+    stored = model.base.transformer.transformer_blocks[0].attn1.to_q.weight.dtype
+    if stored.itemsize == 1:
+        say("The base's weights are stored in float8, too coarse to take in RefAdapter: it runs beside them.")
+        return model.transformer, model.adapters
+    return model.merged.get("transformer", lambda: _merge_adapters(model)), ()
+
+
 def encode_prompt(model: BaseModel, prompt: str):
     """Embeddings of a prompt, from the last few where they are there; says so if the prompt is cut."""
     from ..flexiact_core.cogvideox.model import count_tokens, encode_prompt
@@ -440,8 +457,24 @@ def _patcher(module, load_device, offload_device):
 
     _make_castable(module)
     # A diffusers module's `device` cannot be set, and ComfyUI sets it: so it rides in a plain one.
-    holder = torch.nn.ModuleDict({"model": module})
+    holder = torch.nn.ModuleDict({HELD_AS: module})
     return comfy.model_patcher.CoreModelPatcher(holder, load_device=load_device, offload_device=offload_device)
+
+
+def _merge_adapters(model: BaseModel):
+    from comfy.weight_adapter import LoRAAdapter
+
+    from ..flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, matrices_by_weight
+
+    patcher = model.transformer.clone()
+    for adapter, weight in model.adapters:
+        patches = {
+            f"{HELD_AS}.{name}": LoRAAdapter(set(), (up, down, None, None, None, None))
+            for name, (down, up) in matrices_by_weight(adapter).items()
+        }
+        taken = patcher.add_patches(patches, weight * ALPHA_PER_RANK)
+        assert len(taken) == len(patches)
+    return patcher
 
 
 def _make_castable(module) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from torch import Tensor
 
+    from ..flexiact_core.cogvideox.acceleration import Acceleration
     from ..flexiact_core.cogvideox.model import CogVideoXI2V, Posterior
     from ..flexiact_core.flexiact.clips import Clips
     from ..flexiact_core.flexiact.fae import FAE
@@ -47,6 +48,8 @@ class BaseModel:
     adapters: tuple[tuple[RefAdapter, float], ...] = ()
     # Shared by all branches: text and image encodings do not depend on adapters.
     encodings: Recent = field(default_factory=Recent)
+    # Each value's own, so it is made anew by replace(): the patcher whose weights take in the adapters.
+    merged: Recent = field(default_factory=Recent, init=False)
 
     def with_adapter(self, adapter: RefAdapter, weight: float) -> BaseModel:
         """A new value with one adapter more; this one is left as it is."""
@@ -72,9 +75,18 @@ class ActionClips:
         return type(image)(image.mean[:1], image.std[:1])
 
 
+@dataclass(frozen=True)
+class RunAcceleration:
+    """What flows through FLEXIACT_ACCELERATION: how a run saves time, and whether adapters go into the weights."""
+
+    run: Acceleration
+    merge_adapters: bool = True
+
+
 # What flows through FLEXIACT_FAE: each action with its own strength.
 WeightedFAEs = tuple[tuple["FAE", float], ...]
 
 CogVideoXI2VSocket = io.Custom("COGVIDEOX_I2V")
 FAESocket = io.Custom("FLEXIACT_FAE")
+AccelerationSocket = io.Custom("FLEXIACT_ACCELERATION")
 ClipsSocket = io.Custom("FLEXIACT_CLIPS")

@@ -120,6 +120,21 @@ def with_refadapters(
     return twin
 
 
+def matrices_by_weight(adapter: RefAdapter) -> dict[str, tuple[Tensor, Tensor]]:
+    """The matrices (down, up) by the name of the transformer's weight that they change.
+
+    The weight's change is adapter weight * ALPHA_PER_RANK * up @ down: merged into the weights, the adapter costs
+    nothing while sampling.
+    """
+    return {
+        f"transformer_blocks.{layer}.attn1.{module}.weight": tuple(
+            adapter.tensors[_KEY.format(layer=layer, projection=projection, side=side)] for side in ("down", "up")
+        )
+        for layer in range(adapter.num_layers)
+        for projection, module in PROJECTIONS.items()
+    }
+
+
 def inject_refadapter(transformer, adapter: RefAdapter, name: str) -> None:
     """Adds the adapter's LoRA layers to a transformer in place, under a peft adapter name."""
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict

@@ -1,0 +1,90 @@
+"""The node that makes sampling faster."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .sockets import AccelerationSocket, RunAcceleration
+
+
+class FlexiActAcceleration(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlexiActAcceleration",
+            display_name="FlexiAct Acceleration",
+            category="FlexiAct",
+            description=(
+                "Ways for FlexiAct Sampler to save time. With step_cache off the result differs from the exact one in "
+                "rounding only; a step cache changes it."
+            ),
+            search_aliases=["flexiact speed", "teacache", "first block cache", "taylorseer", "torch compile", "sdpa"],
+            inputs=[
+                io.Boolean.Input(
+                    "merge_adapter",
+                    default=True,
+                    tooltip=(
+                        "On: RefAdapter is added to the weights while sampling and costs no time; they come back bit "
+                        "for bit. Off: it is computed beside them in every layer, as always with float8 weights."
+                    ),
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.1,
+                    min=0.0,
+                    max=0.95,
+                    step=0.01,
+                    tooltip=(
+                        "For step_cache first_block: a step is reused where the first layer's change differs by less "
+                        "than this fraction from the last full step's. 0: no step is reused. High: fast, less like the "
+                        "exact result."
+                    ),
+                ),
+                io.Int.Input(
+                    "interval",
+                    default=3,
+                    min=1,
+                    max=10,
+                    tooltip=(
+                        "For step_cache taylor: one of so many steps is computed, after the first three. 1: every "
+                        "step. High: fast, less like the exact result."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "compiled",
+                    default=False,
+                    tooltip=(
+                        "Compiles the repeated layer with torch.compile: a wait of up to minutes before the first step "
+                        "of a new size, none after it. Needs a compiler that torch can use (Triton on a GPU)."
+                    ),
+                ),
+                io.Combo.Input(
+                    "step_cache",
+                    options=["off", "first_block", "taylor"],
+                    default="off",
+                    tooltip=(
+                        "off: every step in full. first_block: reuses a step where the first layer hardly changed. "
+                        "taylor: computes one step in 'interval' and extrapolates between. Both change the result; "
+                        "DDIM suffers less than DPM, which adds fresh noise at each step."
+                    ),
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=["auto", "flash", "cudnn", "efficient", "math"],
+                    default="auto",
+                    tooltip=(
+                        "The attention kernel of torch. auto: torch's own choice, best in most cases. math: the "
+                        "reference, slow, and its memory grows with the square of the number of tokens."
+                    ),
+                ),
+            ],
+            outputs=[AccelerationSocket.Output(display_name="acceleration", tooltip="For FlexiAct Sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, merge_adapter, threshold, interval, compiled, step_cache, attention) -> io.NodeOutput:
+        from ..flexiact_core.cogvideox.acceleration import Acceleration
+
+        return io.NodeOutput(
+            RunAcceleration(Acceleration(step_cache, threshold, interval, compiled, attention), merge_adapter)
+        )

@@ -1,0 +1,218 @@
+"""Adapters in the weights through ComfyUI's patchers, and the acceleration node, without a server."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+
+import pytest
+import torch
+from small_models import make_base, make_fae, make_refadapter
+
+nodes = pytest.importorskip("flexiact_pack.nodes", reason="There is no ComfyUI to import the nodes in: `make setup`.")
+CPU = torch.device("cpu")
+SIZE = dict(width=64, height=64, num_frames=9)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    from flexiact_core.flexiact.fae import load_fae
+    from flexiact_core.flexiact.refadapter import load_refadapter
+
+    folder = tmp_path_factory.mktemp("files")
+    adapters = [load_refadapter(make_refadapter(folder / f"{seed}.safetensors", seed)) for seed in (2, 3)]
+    return load_fae(make_fae(folder / "fae.safetensors")), *adapters
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return make_base(tmp_path_factory.mktemp("base") / "small")
+
+
+@pytest.fixture
+def model(small):
+    return load(small)
+
+
+def load(folder):
+    from flexiact_pack.nodes import host
+
+    from flexiact_core.cogvideox.loading import load_base
+
+    with host.normal_tensors():
+        return host.to_base_model(load_base(folder, folder, torch.float32))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_loaded(monkeypatch):
+    import comfy.model_management as memory
+    from flexiact_pack.nodes import host
+
+    monkeypatch.setattr(host, "say", lambda text: None)
+    yield
+    memory.unload_all_models()
+
+
+class NoProgress:
+    def __init__(self, total):
+        pass
+
+    def step(self, *_):
+        pass
+
+
+@pytest.fixture
+def draw(monkeypatch, files):
+    """Frames of FlexiActSampler for a model, with the FAE."""
+    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.flexiact import FlexiActSampler
+
+    monkeypatch.setattr(host, "Progress", NoProgress)
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+
+    def draw(model, acceleration=None, seed=1, steps=3):
+        return FlexiActSampler.execute(
+            model, image, "a cat", "", **SIZE, steps=steps, cfg=6.0, bias_strength=1.0, hold_until=800, off_below=700,
+            seed=seed, scheduler="DPM", weighting="paper", fae=((files[0], 1.0),), acceleration=acceleration,
+        ).args[0]  # fmt: skip
+
+    return draw
+
+
+def accelerate(**settings):
+    defaults = dict(merge_adapter=True, threshold=0.1, interval=3, compiled=False, step_cache="off", attention="auto")
+    return nodes.NODE_CLASS_MAPPINGS["FlexiActAcceleration"].execute(**defaults | settings).args[0]
+
+
+def digest(model) -> str:
+    digests = hashlib.sha256()
+    for name, value in model.base.transformer.state_dict().items():
+        digests.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes())
+    return digests.hexdigest()
+
+
+def load_plain(model):
+    from flexiact_pack.nodes import host
+
+    with host.on_device(model.transformer, 0):
+        pass
+
+
+def test_merged_equals_separate(model, files, draw):
+    adapted = model.with_adapter(files[1], 0.7).with_adapter(files[2], -0.3)
+    merged = draw(adapted)
+    separate = draw(adapted, accelerate(merge_adapter=False))
+    assert (merged - separate).abs().max() <= 1e-4
+    assert (merged - draw(model)).abs().max() > 1e-2
+
+
+def test_the_weights_come_back_bit_for_bit(model, files, draw):
+    before = digest(model)
+    draw(model.with_adapter(files[1], 0.7))
+    assert digest(model) != before
+    load_plain(model)
+    assert digest(model) == before
+
+
+def test_the_weights_come_back_when_the_adapted_model_is_gone(model, files, draw):
+    import comfy.model_management as memory
+
+    before = digest(model)
+    adapted = model.with_adapter(files[1], 0.7)
+    draw(adapted)
+    del adapted
+    gc.collect()
+    memory.unload_all_models()
+    assert digest(model) == before
+
+
+def test_the_weights_come_back_after_cancel(model, files, draw, monkeypatch):
+    from flexiact_pack.nodes import host
+
+    class Cancelled(NoProgress):
+        def step(self, *_):
+            raise InterruptedError
+
+    before, expected = digest(model), draw(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "Progress", Cancelled)
+        with pytest.raises(InterruptedError):
+            draw(model.with_adapter(files[1], 0.7))
+    assert torch.equal(draw(model), expected)
+    assert digest(model) == before
+
+
+def test_two_branches_with_different_adapters_never_meet(model, files, draw):
+    first, second = model.with_adapter(files[1], 0.7), model.with_adapter(files[2], 0.7)
+    alone = [draw(branch) for branch in (first, second, model)]
+    assert not torch.equal(alone[0], alone[1])
+    for branch, expected in ((second, alone[1]), (first, alone[0]), (model, alone[2]), (first, alone[0])):
+        assert torch.equal(draw(branch), expected)
+
+
+def test_a_second_run_merges_nothing_again(model, files, draw, monkeypatch):
+    import comfy.lora
+
+    adapted = model.with_adapter(files[1], 0.7)
+    first = draw(adapted)
+    monkeypatch.setattr(comfy.lora, "calculate_weight", None)
+    assert torch.equal(draw(adapted), first)
+
+
+def test_training_after_a_merged_run_sees_the_plain_weights(model, files, draw):
+    from flexiact_pack.nodes import host
+
+    before = digest(model)
+    draw(model.with_adapter(files[1], 0.7))
+    with host.on_device_to_train(model.transformer, 0):
+        assert digest(model) == before
+
+
+def test_float8_weights_keep_the_adapter_beside_them(model, files, monkeypatch):
+    from flexiact_pack.nodes import host
+
+    said = []
+    monkeypatch.setattr(host, "say", said.append)
+    adapted = model.with_adapter(files[1], 0.7)
+    for layer in model.base.transformer.transformer_blocks:
+        layer.attn1.to_q.weight.data = layer.attn1.to_q.weight.data.to(torch.float8_e4m3fn)
+    assert host.sampling_transformer(adapted, True) == (model.transformer, adapted.adapters)
+    assert said == ["The base's weights are stored in float8, too coarse to take in RefAdapter: it runs beside them."]
+
+
+@pytest.mark.parametrize("settings", [dict(step_cache="taylor"), dict(step_cache="first_block", threshold=0.95)])
+def test_a_step_cache_leaves_nothing_behind(model, files, draw, settings):
+    adapted = model.with_adapter(files[1], 0.7)
+    exact = draw(adapted, steps=6)
+    attributes = {name: set(vars(module)) for name, module in model.base.transformer.named_modules()}
+    assert draw(adapted, accelerate(**settings), steps=6).shape == exact.shape
+    assert torch.equal(draw(adapted, steps=6), exact)
+    assert {name: set(vars(module)) for name, module in model.base.transformer.named_modules()} == attributes
+
+
+def test_compiled_layers_of_the_host_give_the_same(model, files, draw, monkeypatch):
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend="aot_eager"))
+    adapted = model.with_adapter(files[1], 0.7)
+    assert (draw(adapted, accelerate(compiled=True)) - draw(adapted)).abs().max() <= 1e-4
+
+
+def test_a_hundred_runs_hold_no_more_memory_than_a_few(model, files, draw):
+    """Resident memory, with adapters merged and separate, step caches on and off, and other seeds."""
+    import psutil
+
+    adapted = model.with_adapter(files[1], 0.7)
+    settings = [dict(), dict(merge_adapter=False), dict(step_cache="taylor"), dict(step_cache="first_block")]
+
+    def run(count):
+        for index in range(count):
+            draw(adapted, accelerate(**settings[index % len(settings)]), seed=index, steps=2)
+        gc.collect()
+        tensors = sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+        return psutil.Process().memory_info().rss / 2**20, tensors
+
+    settled_mb, settled_tensors = run(20)
+    after = [run(20) for _ in range(4)]
+    assert [tensors for _, tensors in after] == [settled_tensors] * 4
+    # A single reading may hold what the allocator has not given back yet.
+    assert min(mb for mb, _ in after[1:]) - settled_mb < 20, (settled_mb, after)
