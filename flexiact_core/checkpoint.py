@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -104,12 +104,14 @@ def write_whole(path: Path, write: Callable[[str], None]) -> Path:
     Raises CheckpointError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
-        os.close(handle)
-        write(temporary)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(str(temporary))
+        # safetensors makes files that nobody else can read.
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
@@ -117,8 +119,8 @@ def write_whole(path: Path, write: Callable[[str], None]) -> Path:
             "Free some disk space or check that the folder can be written, then run again."
         ) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
     return path
 
 

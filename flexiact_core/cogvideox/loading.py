@@ -90,7 +90,7 @@ def describe_transformer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
     }
     if "ofs_embedding.linear_1.weight" in shapes or len(patch) == 2:
         return described | {"patch_size_t": 2, "in_channels": patch[1] // 8}
-    return described | {"patch_size_t": None, "patch_size": patch[-1], "in_channels": patch[1]}
+    return described | {"ofs_embed_dim": None, "patch_size_t": None, "patch_size": patch[-1], "in_channels": patch[1]}
 
 
 def _find_transformer(source: Path, components: Path) -> tuple[dict[str, Any], list[Path]]:

@@ -194,3 +194,10 @@ def test_key_complaints_name_the_first_few_and_count_the_rest():
 
 def test_equal_keys_pass():
     check_keys("w.pt", {"a": (1, 2)}, {"a": (1, 2)}, "")
+
+
+def test_a_file_written_can_be_read_by_whoever_may_read_the_folder(tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    written = write_tensors({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {})
+    assert written.stat().st_mode == plain.stat().st_mode
