@@ -185,7 +185,7 @@ def test_help_and_names_are_chinese_for_who_reads_chinese(opened):
             opened.new_graph()
             opened.add_node(node_id)
             assert opened.page.evaluate("() => app.graph.nodes[0].title") == words["display_name"]
-            check_help(opened, words, "输入", f"{node_id}-zh")
+            check_help(opened, words, "\u8f93\u5165", f"{node_id}-zh")
     finally:
         opened.settings["Comfy.Locale"] = "en"
         opened.open()
