@@ -1,0 +1,147 @@
+"""The loader, called as ComfyUI calls it."""
+
+import shutil
+
+import pytest
+import torch
+
+cogvideox = pytest.importorskip("flexiact_pack.nodes.cogvideox", reason="needs ComfyUI: run `make test`")
+
+from flexiact_pack.nodes import host  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+from small_models import make_base, make_fae, make_refadapter  # noqa: E402
+
+from flexiact_core.errors import CheckpointError  # noqa: E402
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Model folders of this test's own, the only ones that ComfyUI knows."""
+    import folder_paths
+
+    for name in (host.BASE_FOLDER, host.FLEXIACT_FOLDER):
+        (tmp_path / name).mkdir()
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, ([str(tmp_path / name)], set()))
+    return tmp_path
+
+
+@pytest.fixture
+def base(folders, small_base):
+    return shutil.copytree(small_base, folders / "CogVideo" / "somewhere" / "any name")
+
+
+def save_single_file(base, file, dtype):
+    state = load_file(next((base / "transformer").glob("*.safetensors")))
+    matrices = {key for key, value in state.items() if value.ndim == 2 and ".norm" not in key and "blocks" in key}
+    half = torch.bfloat16 if dtype.itemsize == 1 else dtype
+    save_file({key: value.to(dtype if key in matrices else half) for key, value in state.items()}, file)
+    return file
+
+
+def load(model, components="auto", dtype="fp32"):
+    with torch.inference_mode():
+        return cogvideox.LoadCogVideoXI2V.execute(model, components, dtype).args[0]
+
+
+def test_folders_are_listed_wherever_they_lie_and_other_files_are_not(base, folders):
+    (folders / "CogVideo" / "notes.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+    assert host.list_bases() == ["somewhere/any name"]
+    assert load("somewhere/any name").base.transformer.config.num_layers == 2
+
+
+def test_folders_of_extra_model_paths_are_listed_too(base, folders, tmp_path_factory):
+    import folder_paths
+
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    make_base(elsewhere / "other")
+    folder_paths.add_model_folder_path(host.BASE_FOLDER, str(elsewhere))
+    assert host.list_bases() == ["other", "somewhere/any name"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn], ids=str)
+def test_a_single_file_is_loaded_with_the_rest_from_the_only_folder(base, folders, dtype):
+    save_single_file(base, folders / "CogVideo" / "single.safetensors", dtype)
+    assert "single.safetensors" in host.list_bases()
+    model = load("single.safetensors", dtype="bf16")
+    stored = model.base.transformer.transformer_blocks[0].attn1.to_q.weight.dtype
+    assert stored == (dtype if dtype.itemsize == 1 else torch.bfloat16)
+
+
+def test_a_single_file_among_several_folders_asks_which_one(base, folders):
+    make_base(folders / "CogVideo" / "second")
+    save_single_file(base, folders / "CogVideo" / "single.safetensors", torch.bfloat16)
+    with pytest.raises(CheckpointError, match="single.safetensors.*components.*2 folders found"):
+        load("single.safetensors")
+    assert load("single.safetensors", components="second").base.dtype == torch.float32
+
+
+def test_actions_and_adapters_are_told_apart_by_what_is_in_them(folders):
+    root = folders / "flexiact"
+    make_fae(root / "a_lora.safetensors")
+    make_fae(root / "deep" / "down" / "fae.pt")
+    make_refadapter(root / "motion.safetensors")
+    make_refadapter(root / "deep" / "adapter.pt")
+    assert host.list_weights(b"motion_inversion_tokens") == ["a_lora.safetensors", "deep/down/fae.pt"]
+    assert host.list_weights(b".lora_") == ["deep/adapter.pt", "motion.safetensors"]
+
+
+def test_a_missing_base_is_named_with_its_folder_and_the_command_that_fetches_it(folders):
+    answer = cogvideox.LoadCogVideoXI2V.validate_inputs("CogVideoX-5b-I2V")
+    assert "'CogVideoX-5b-I2V' is not in" in answer
+    assert str(folders / "CogVideo") in answer
+    assert "hf download" in answer
+
+
+def test_an_empty_list_still_says_what_to_do(folders):
+    from flexiact_pack.nodes.flexiact import ApplyRefAdapter, LoadFAEEmbedding
+
+    for node, name in ((cogvideox.LoadCogVideoXI2V, "CogVideo"), (ApplyRefAdapter, "flexiact"),
+                       (LoadFAEEmbedding, "flexiact")):  # fmt: skip
+        answer = node.validate_inputs(host.NONE_FOUND)
+        assert str(folders / name) in answer
+        assert "hf download" in answer
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"in_channels": 16}, "text-to-video"),
+        ({"in_channels": 48}, "48 input channels"),
+        ({"patch_size_t": 2}, "CogVideoX 1.5"),
+    ],
+    ids=str,
+)
+def test_another_kind_of_model_is_refused_with_what_it_is_and_what_is_needed(folders, small_base, config, found):
+    import json
+
+    base = shutil.copytree(small_base, folders / "CogVideo" / "other kind")
+    file = base / "transformer" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    with pytest.raises(CheckpointError, match=f"{found}.*image-to-video base"):
+        load("other kind")
+
+
+def test_weights_can_be_trained_on_though_comfyui_computes_in_inference_mode(base):
+    model = load("somewhere/any name")
+    assert not any(weight.is_inference() for weight in model.base.transformer.parameters())
+
+
+def test_float8_weights_are_cast_when_they_are_used(base, folders):
+    from comfy_execution.graph import DynamicPrompt
+    from comfy_execution.progress import reset_progress_state
+    from comfy_execution.utils import CurrentNodeContext
+    from flexiact_pack.nodes.flexiact import FlexiActSampler
+
+    save_single_file(base, folders / "CogVideo" / "single.safetensors", torch.float8_e4m3fn)
+    picture = torch.rand(1, 64, 64, 3)
+
+    def sample(name):
+        reset_progress_state("prompt", DynamicPrompt({"node": {"class_type": "FlexiActSampler", "inputs": {}}}))
+        with CurrentNodeContext("prompt", "node"), torch.inference_mode():
+            return FlexiActSampler.execute(
+                load(name), picture, "a cat", "", 64, 64, 9, 2, 6.0, 1.0, 800, 700, 0, "DPM", "paper"
+            ).args[0]
+
+    whole, small = sample("somewhere/any name"), sample("single.safetensors")
+    assert not torch.equal(whole, small)
+    assert (whole - small).abs().mean() < 0.1
