@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 MEDLEY_SHARE = 0.2
 STILL_SHARE = 0.02
-WORD_SHARE = 0.5
+WORD_SHARE = 0.7
 CAPTION_DROPOUT = 0.1
 IMAGE_DROPOUT = 0.05
-TIMESTEP_POWER = 0.65
+TIMESTEP_POWER = 0.5
 BATCH_SIZE = 32
 
 
@@ -92,7 +92,7 @@ def tokenize(tokenizer, texts: list[str]) -> torch.Tensor:
 
 
 class BaseTask:
-    """v-prediction on encoded clips; half of the captions name the action; `hogwild.Task`.
+    """v-prediction on encoded clips; most captions name the action; `hogwild.Task`.
 
     The word is what separates the actions in the model. It is never given when an embedding is learned or used.
     """
