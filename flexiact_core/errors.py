@@ -4,6 +4,10 @@
 class FlexiActError(Exception):
     """Base of all errors raised on purpose by this package."""
 
+    def __init_subclass__(cls):
+        # Shown to users before the message; as ComfyUI imports a pack, its modules are named by their path on disk.
+        cls.__module__ = "flexiact"
+
 
 class CheckpointError(FlexiActError):
     """A file is missing, damaged, unsafe, or belongs to another model."""

@@ -61,8 +61,8 @@ class Frontend:
 
     def open(self) -> None:
         """Loads the page, and waits until the graph can be worked with."""
-        # Without a tutorial, and without the graph of an earlier test.
-        fixed = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False}
+        # Without a tutorial, and without the graph or the language of an earlier test.
+        fixed = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False, "Comfy.Locale": "en"}
         self.server.post("/api/settings", fixed | self.settings)
         self.page.goto(self.server.url, wait_until="domcontentloaded")
         self.page.wait_for_function(

@@ -156,6 +156,7 @@ def test_a_wrong_value_shows_its_sentence_on_the_right_node(frontend, widget, va
     assert frontend.wait_until_heard("execution_error", "execution_success") == "execution_error"
     (error,) = frontend.heard("execution_error")
     assert error["node_id"] == frontend.node_id("FlexiActSampler")
+    assert error["exception_type"] == "flexiact.SettingError"
     assert page.evaluate("() => String(app.lastExecutionError.node_id)") == error["node_id"]
     overlay = page.get_by_test_id("error-overlay")
     overlay.wait_for()
@@ -175,20 +176,16 @@ def test_help_opens(frontend, node_id):
     check_help(frontend, ENGLISH[node_id], "Inputs", node_id)
 
 
-def test_help_and_names_are_chinese_for_who_reads_chinese(opened):
-    if opened.name != "nodes2":
-        pytest.skip("Once is enough.")
-    opened.settings["Comfy.Locale"] = "zh"
+def test_help_and_names_are_chinese_for_who_reads_chinese(browser, comfy):
+    frontend = Frontend(browser, comfy, "chinese", {"Comfy.VueNodes.Enabled": True, "Comfy.Locale": "zh"})
     try:
-        opened.open()
         for node_id, words in CHINESE.items():
-            opened.new_graph()
-            opened.add_node(node_id)
-            assert opened.page.evaluate("() => app.graph.nodes[0].title") == words["display_name"]
-            check_help(opened, words, "\u8f93\u5165", f"{node_id}-zh")
+            frontend.new_graph()
+            frontend.add_node(node_id)
+            assert frontend.page.evaluate("() => app.graph.nodes[0].title") == words["display_name"]
+            check_help(frontend, words, "\u8f93\u5165", node_id)
     finally:
-        opened.settings["Comfy.Locale"] = "en"
-        opened.open()
+        frontend.page.close()
 
 
 def check_help(frontend: Frontend, words: dict, chapter: str, name: str) -> None:
