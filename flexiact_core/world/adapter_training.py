@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import numpy as np
 import torch
 
 from . import shipped
-from .actions import ACTIONS
-from .base_training import MEDLEY_SHARE, STILL_SHARE
+from .actions import ACTIONS, NUM_FRAMES
+from .base_training import training_clip
 from .render import render_frames
-from .scenes import caption, sample_scene
-from .vae_training import sample_motion
+from .scenes import caption
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +22,7 @@ FAE_LEARNING_RATE = 3e-2
 FAE_BATCH_SIZE = 8
 FAE_CROPS = 12
 REFADAPTER_RANK = 16
-REFADAPTER_STEPS = 500
+REFADAPTER_STEPS = 400
 REFADAPTER_LEARNING_RATE = 1e-3
 REFADAPTER_BATCH_SIZE = 16
 
@@ -105,35 +103,32 @@ def _settle_worker(base, device: str) -> None:
 
 
 @torch.no_grad()
-def encode_refadapter_data(base, path: Path, *, num_clips: int, device: str) -> dict:
-    """Encoded clips with one random frame each, and captions, kept in the file `path`; read from it if it exists.
+def read_refadapter_data(base, data_folder: Path, *, num_clips: int, device: str) -> dict:
+    """Clips of the base's training, and one random frame of each as the picture the video has to start from.
 
-    video_* are (N, 5, 16, 8, 8), image_* (N, 1, 16, 8, 8), in float16, unscaled; words is a list of N captions.
+    video_mean and video_std are (N, 5, 16, 8, 8), image_mean and image_std (N, 1, 16, 8, 8), unscaled; words is a
+    list of N captions, half of them naming the action.
     """
     from ..cogvideox.model import encode_pixels
     from ..video import to_model_pixels
 
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    columns: dict[str, list] = {"words": []}
-    where = torch.device(device)
-    for index in range(num_clips):
-        rng = np.random.default_rng([index, 78])
-        scene = sample_scene(int(rng.integers(2**31)))
-        motion, action = sample_motion(rng, MEDLEY_SHARE, STILL_SHARE)
-        frames = torch.from_numpy(render_frames(scene, motion))
-        frame = int(rng.integers(len(frames)))
-        for name, part in (("video", frames), ("image", frames[frame : frame + 1])):
-            posterior = encode_pixels(base.vae, to_model_pixels(part), where)
-            columns.setdefault(f"{name}_mean", []).append(posterior.mean.half())
-            columns.setdefault(f"{name}_std", []).append(posterior.std.half())
-        columns["words"].append(caption(scene, action if rng.uniform() < 0.5 else None))
-    data = {name: torch.cat(values) if name != "words" else values for name, values in columns.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(data, part)
-    os.replace(part, path)
-    return data
+    columns: dict[str, list] = {}
+    words: list[str] = []
+    for path in sorted(data_folder.glob("part_*.pt")):
+        part = torch.load(path, weights_only=True)
+        first = int(path.stem.removeprefix("part_"))
+        for row in range(min(len(part["plain"]), num_clips - len(words))):
+            scene, motion, action = training_clip(first + row)
+            rng = np.random.default_rng([first + row, 78])
+            frame = int(rng.integers(NUM_FRAMES))
+            picture = torch.from_numpy(render_frames(scene, motion)[frame : frame + 1])
+            posterior = encode_pixels(base.vae, to_model_pixels(picture), torch.device(device))
+            columns.setdefault("image_mean", []).append(posterior.mean)
+            columns.setdefault("image_std", []).append(posterior.std)
+            for name in ("video_mean", "video_std"):
+                columns.setdefault(name, []).append(part[name][row : row + 1].float())
+            words.append(caption(scene, action if rng.uniform() < 0.5 else None))
+    return {name: torch.cat(values) for name, values in columns.items()} | {"words": words}
 
 
 def build_refadapter(
@@ -141,7 +136,7 @@ def build_refadapter(
     work: Path,
     *,
     device: str,
-    num_clips: int = 2000,
+    num_clips: int = 1024,
     steps: int = REFADAPTER_STEPS,
     minutes: float | None = None,
 ) -> None:
@@ -160,7 +155,7 @@ def build_refadapter(
         return
     base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), torch.bfloat16)
     _settle_worker(base, device)
-    data = encode_refadapter_data(base, work / "refadapter_data.pt", num_clips=num_clips, device=device)
+    data = read_refadapter_data(base, work / "data", num_clips=num_clips, device=device)
     length = base.transformer.config.max_text_seq_length
     where = torch.device(device)
     with torch.no_grad():
@@ -172,7 +167,7 @@ def build_refadapter(
     def draw_clip(generator: torch.Generator) -> TrainingClip:
         row = int(torch.randint(len(data["words"]), (1,), generator=generator))
         video, image = (
-            Posterior(data[f"{name}_mean"][row : row + 1].float(), data[f"{name}_std"][row : row + 1].float())
+            Posterior(data[f"{name}_mean"][row : row + 1], data[f"{name}_std"][row : row + 1])
             for name in ("video", "image")
         )
         return TrainingClip(video, image, embeds[data["words"][row]], base.vae.config.scaling_factor)

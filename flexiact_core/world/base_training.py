@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .actions import Motion
 from .models import (
     MAX_TEXT_TOKENS,
     make_scheduler,
@@ -19,7 +20,7 @@ from .models import (
     rotary_positions,
 )
 from .render import render_frames
-from .scenes import caption, sample_scene
+from .scenes import Scene, caption, sample_scene
 from .vae_training import sample_motion
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,14 @@ CAPTION_DROPOUT = 0.1
 IMAGE_DROPOUT = 0.05
 TIMESTEP_POWER = 0.5
 BATCH_SIZE = 32
+
+
+def training_clip(index: int) -> tuple[Scene, Motion, str | None]:
+    """Scene and motion of one of endlessly many training clips, and the name of its action if it has one."""
+    rng = np.random.default_rng([index, 77])
+    scene = sample_scene(int(rng.integers(2**31)))
+    motion, action = sample_motion(rng, MEDLEY_SHARE, STILL_SHARE)
+    return scene, motion, action
 
 
 def encode_data(vae, folder: Path, *, num_clips: int, device: str, workers: int, part_size: int = 512) -> Path:
@@ -64,9 +73,7 @@ def _encode_parts(rank: int, vae, parts, device: str, workers: int) -> None:
         columns: dict[str, list[torch.Tensor]] = {}
         plain, named = [], []
         for index in range(first, first + count):
-            rng = np.random.default_rng([index, 77])
-            scene = sample_scene(int(rng.integers(2**31)))
-            motion, action = sample_motion(rng, MEDLEY_SHARE, STILL_SHARE)
+            scene, motion, action = training_clip(index)
             pixels = torch.from_numpy(render_frames(scene, motion)).permute(3, 0, 1, 2)[None] * 2.0 - 1.0
             pixels = pixels.to(device, torch.bfloat16)
             for name, part in (("video", pixels), ("image", pixels[:, :, :1])):
