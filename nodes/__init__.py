@@ -4,6 +4,7 @@ from .acceleration import FlexiActAcceleration
 from .cogvideox import LoadCogVideoXI2V
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
 from .flexiact_training import LoadReleasedAction, PrepareActionClips, TrainFAE, TrainRefAdapter
+from .world import LoadExampleAction, MeasureAction
 
 NODE_CLASS_MAPPINGS = {
     "LoadCogVideoXI2V": LoadCogVideoXI2V,
@@ -15,4 +16,6 @@ NODE_CLASS_MAPPINGS = {
     "LoadReleasedAction": LoadReleasedAction,
     "TrainFAE": TrainFAE,
     "TrainRefAdapter": TrainRefAdapter,
+    "LoadExampleAction": LoadExampleAction,
+    "MeasureAction": MeasureAction,
 }

@@ -39,9 +39,14 @@ logger = logging.getLogger("flexiact")
 
 
 def register_folders() -> None:
-    """Makes models/CogVideo and models/flexiact known to ComfyUI, beside what extra_model_paths.yaml names."""
+    """Makes models/CogVideo and models/flexiact known to ComfyUI, beside what extra_model_paths.yaml names.
+
+    The folders of the pack's own small world come last: what a user has under the same name goes first.
+    """
+    shipped = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
     for name in (BASE_FOLDER, FLEXIACT_FOLDER):
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+        folder_paths.add_model_folder_path(name, str(shipped / name))
 
 
 def list_bases() -> list[str]:

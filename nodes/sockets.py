@@ -90,3 +90,5 @@ CogVideoXI2VSocket = io.Custom("COGVIDEOX_I2V")
 FAESocket = io.Custom("FLEXIACT_FAE")
 AccelerationSocket = io.Custom("FLEXIACT_ACCELERATION")
 ClipsSocket = io.Custom("FLEXIACT_CLIPS")
+# A scene of the small world and the name of the action it is to do.
+ExampleSocket = io.Custom("FLEXIACT_EXAMPLE")
