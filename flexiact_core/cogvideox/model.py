@@ -63,6 +63,7 @@ def share_weights(module: torch.nn.Module) -> torch.nn.Module:
     twin.__dict__ = {
         name: value.copy() if name.endswith("_hooks") or name.endswith("_hooks_with_kwargs") else value
         for name, value in module.__dict__.items()
+        if name != "_diffusers_hook"  # diffusers' registry of hooks knows the one module that it hooks
     }
     twin._modules = {name: None if child is None else share_weights(child) for name, child in module._modules.items()}
     return twin

@@ -120,6 +120,16 @@ def test_every_run_starts_anew_and_the_transformer_never_notices(draw, adapted, 
     assert torch.equal(draw(), before)
 
 
+def test_a_base_that_diffusers_own_pipeline_has_used_serves_as_well(draw, golden):
+    transformer = golden.adapted(0.0)
+    with transformer.cache_context("cond"):
+        pass
+    assert hasattr(transformer, "_diffusers_hook")
+    twin = with_motion_attention(transformer)
+    assert torch.equal(draw(Acceleration("taylor", interval=1), twin), draw(EXACT, twin))
+    assert transformer._diffusers_hook.hooks == {}
+
+
 @pytest.mark.parametrize("acceleration", [Acceleration(compiled=True), Acceleration("first_block", compiled=True)])
 def test_compiled_blocks_give_the_same(draw, adapted, monkeypatch, acceleration):
     compile = torch.compile

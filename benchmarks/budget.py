@@ -1,0 +1,70 @@
+"""What CogVideoX-5B-I2V at 49x480x720 needs in memory, item by item, computed without a card."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.measure import peak_bytes
+from benchmarks.sizes import FULL, make_text_encoder, make_transformer, make_vae
+
+META = torch.device("meta")
+GIB = 2**30
+
+
+def table() -> list[str]:
+    """Lines of the table; sizes in GiB, bf16. Activations are tensors alive at once, kernels' workspaces left out."""
+    items = [*_weights(), *_activations()]
+    return ["| at full size, bf16 | GiB |", "|---|---|", *(f"| {name} | {size / GIB:,.2f} |" for name, size in items)]
+
+
+def _weights() -> list[tuple[str, int]]:
+    with META:
+        parts = {
+            "transformer": make_transformer(FULL, META, torch.bfloat16),
+            "text encoder": make_text_encoder(FULL, META, torch.bfloat16),
+            "VAE": make_vae(FULL, META, torch.bfloat16),
+        }
+    sizes = {name: sum(p.numel() * p.itemsize for p in part.parameters()) for name, part in parts.items()}
+    tokens = FULL.layers * FULL.text_tokens * FULL.width
+    adapter = FULL.layers * 4 * 2 * FULL.rank * FULL.width
+    return [
+        *((f"weights of the {name}", size) for name, size in sizes.items()),
+        ("keys and values of one FAE, all layers", 2 * 2 * tokens),
+        ("RefAdapter unmerged (merged: nothing on the card)", 2 * adapter),
+        ("FAE in training: tokens, gradient, two moments, float32", 4 * 4 * tokens),
+    ]
+
+
+def _activations() -> list[tuple[str, int]]:
+    from benchmarks.__main__ import Bench
+    from flexiact_core.cogvideox.model import decode_latents
+
+    bench = Bench(FULL, META, torch.bfloat16)
+    vae = make_vae(FULL, META, torch.bfloat16)
+    height, width = FULL.patches[0] * 2, FULL.patches[1] * 2
+    latents = torch.empty(1, FULL.latent_frames, 16, height, width, device=META, dtype=torch.bfloat16)
+    with torch.no_grad(), _fused_attention():
+        sides = bench.forwards()
+        return [
+            ("activations of a guided step, plain diffusers", peak_bytes(sides["plain diffusers"], META)),
+            ("activations of a guided step, ours, bias on", peak_bytes(sides["ours, bias on"], META)),
+            ("activations of a guided step, released, bias on", peak_bytes(sides["released, bias on"], META)),
+            (
+                "activations of the tiled decode, 49 frames",
+                peak_bytes(lambda: decode_latents(vae, latents, META), META),
+            ),
+        ]
+
+
+@contextmanager
+def _fused_attention():
+    # On the meta device torch would count the N x N matrix that no fused kernel keeps.
+    original = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = lambda query, *_, **__: torch.empty_like(query)
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = original

@@ -1,0 +1,80 @@
+"""The benchmarks run; how fast anything is, is no test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from host.environment import ROOT
+
+COMMAND = [sys.executable, "-m", "benchmarks", "--tiny", "--rounds", "1"]
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plots")
+    run = subprocess.run([*COMMAND, "--plots", str(folder)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["growth_memory.png", "growth_time.png"]
+    return run.stdout
+
+
+@pytest.mark.parametrize("side", ["plain diffusers", "ours, bias on", "released, bias on"])
+def test_every_side_is_in_the_table(printed, side):
+    assert f"| step, {side} |" in printed
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["attention, released, dense mask", "50 steps, ours, exact", "12-step run, taylor 3", "FAE training step, ours"],
+)
+def test_every_part_is_in_the_table(printed, what):
+    assert what in printed
+
+
+def test_the_released_formulation_is_the_recorded_one():
+    """The side compared with computes what it should: the golden forward with the bias on."""
+    sys.path.insert(0, ROOT)
+    from test_core.conftest import GOLDEN, Golden
+
+    from benchmarks.released import dense_mask, with_released_attention
+
+    golden = Golden(GOLDEN)
+    inputs = golden.tensors("forward")
+    released = with_released_attention(golden.transformer, golden.fae.tokens, golden.refadapter, 0.7)
+    num_text, num_video = inputs["encoder_hidden_states"].shape[1], len(inputs["rope_cos"])
+    mask = dense_mask(num_text, golden.fae.tokens.shape[1], num_video, 1.0, inputs["hidden_states"])
+    with torch.no_grad():
+        found = released(
+            inputs["hidden_states"],
+            inputs["encoder_hidden_states"],
+            inputs["timestep"],
+            image_rotary_emb=(inputs["rope_cos"], inputs["rope_sin"]),
+            attention_kwargs={"mask": mask},
+            return_dict=False,
+        )[0]
+    assert (found - inputs["out_fae_w0.7_rw1.0"]).abs().max() <= 1e-5
+
+
+def test_held_bytes_are_those_alive_at_once():
+    from benchmarks.measure import peak_bytes
+
+    def work():
+        first = torch.zeros(256)
+        second = first + 1
+        del first
+        return (second * 2).sum()
+
+    assert peak_bytes(work, torch.device("cpu")) == 2 * 256 * 4 + 4
+
+
+def test_operations_of_attention_are_counted_alike_for_all_forms():
+    from benchmarks.__main__ import step_flops
+    from benchmarks.sizes import TINY
+
+    flops = step_flops(TINY)
+    assert flops["ours, bias on"] == flops["ours, bias off"] < flops["released, bias off"] == flops["released, bias on"]
+    motion_keys = 4 * 2 * TINY.layers * (TINY.text_tokens + TINY.video_tokens) * TINY.text_tokens * TINY.width
+    assert flops["ours, bias on"] == flops["plain diffusers"] + motion_keys
