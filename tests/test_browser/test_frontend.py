@@ -198,4 +198,8 @@ def check_help(frontend: Frontend, words: dict, chapter: str, name: str) -> None
         assert help_page.get_by_text(item["name"]).count(), item["name"]
     # A page of the pack's own has more to say than the one that the frontend makes of the schema.
     assert help_page.locator("pre, ul").count()
+    for picture in help_page.locator("img").all():
+        # Pictures are loaded when they come into view.
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("(img) => img.decode().then(() => img.naturalWidth)")
     frontend.shoot(f"help-{name}")
