@@ -114,13 +114,18 @@ def test_the_quickstart_runs_to_a_playing_video_with_previews_on_the_way(fronten
     frontend.shoot("quickstart-running")
     assert frontend.wait_until_heard("execution_success", "execution_error") == "execution_success"
     previews = [preview for preview in frontend.heard("b_preview_with_metadata") if preview["displayNodeId"] == sampler]
-    steps = next(node for node in json.loads(QUICKSTART.read_text())["nodes"] if node["type"] == "FlexiActSampler")
-    assert len(previews) >= steps["widgets_values"][5] // 2
-    video = frontend.page.locator("video[src*='type=output']")
-    video.wait_for()
-    video.evaluate("(video) => { video.muted = true; video.loop = true; return video.play() }")
-    frontend.page.wait_for_timeout(700)
-    assert video.evaluate("(video) => [video.currentTime > 0, video.error, video.videoWidth > 0]") == [True, None, True]
+    nodes = json.loads(QUICKSTART.read_text(encoding="utf-8"))["nodes"]
+    types = [node["type"] for node in nodes]
+    steps = nodes[types.index("FlexiActSampler")]["widgets_values"][5]
+    assert len(previews) >= steps // 2
+    videos = frontend.page.locator("video[src*='type=output']")
+    for number in range(types.count("SaveVideo")):
+        video = videos.nth(number)
+        video.wait_for()
+        video.evaluate("(video) => { video.muted = true; video.loop = true; return video.play() }")
+        frontend.page.wait_for_timeout(700)
+        state = "(video) => [video.currentTime > 0, video.error, video.videoWidth > 0]"
+        assert video.evaluate(state) == [True, None, True]
     frontend.command("Comfy.Canvas.FitView")
     frontend.page.wait_for_timeout(700)
     frontend.shoot("quickstart-done")
@@ -134,7 +139,7 @@ def test_cancel_ends_the_run_and_the_next_one_works(frontend):
     assert frontend.wait_until_heard("b_preview_with_metadata", "execution_error") == "b_preview_with_metadata"
     frontend.page.get_by_role("button", name="Cancel current run").click()
     ends = ("execution_interrupted", "execution_success", "execution_error")
-    assert frontend.wait_until_heard(*ends, timeout_seconds=20) == "execution_interrupted"
+    assert frontend.wait_until_heard(*ends, timeout_seconds=60) == "execution_interrupted"
     assert len(frontend.heard("b_preview_with_metadata")) < 1000
     frontend.set_widgets({"FlexiActSampler": {"steps": 2}})
     frontend.press_run()
