@@ -205,14 +205,6 @@ class TrainFAE(io.ComfyNode):
                     ),
                 ),
                 io.Int.Input(
-                    "checkpoint_every",
-                    default=250,
-                    min=1,
-                    max=100000,
-                    advanced=True,
-                    tooltip="Steps between two checkpoints in models/flexiact/training. Low: less is lost in a crash.",
-                ),
-                io.Int.Input(
                     "sample_every",
                     default=0,
                     min=0,
@@ -233,33 +225,12 @@ class TrainFAE(io.ComfyNode):
                     tooltip="Guidance of the sample videos, as in FlexiAct Sampler. 1: none.",
                 ),
                 io.Boolean.Input(
-                    "resume",
-                    default=True,
-                    tooltip="Go on from the last checkpoint of the same name, clips and settings. Off: start anew.",
-                ),
-                io.Boolean.Input(
                     "released_format",
                     default=False,
                     advanced=True,
                     tooltip="Also save NAME.pt, as the authors' code reads it. Off: .safetensors alone.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Fixes all randomness of the training. A new seed is a new training.",
-                ),
-                io.Combo.Input(
-                    "gradient_checkpointing",
-                    options=["auto", "on", "off"],
-                    default="auto",
-                    advanced=True,
-                    tooltip=(
-                        "on: far less memory, but the forward pass is computed twice. auto: on if memory would not do."
-                    ),
-                ),
+                *_training_inputs(),
                 io.Image.Input(
                     "sample_image",
                     optional=True,
@@ -494,36 +465,7 @@ class TrainRefAdapter(io.ComfyNode):
                     max=64,
                     tooltip="Clips per step. 8: the authors' value. Memory and time grow with it.",
                 ),
-                io.Int.Input(
-                    "checkpoint_every",
-                    default=250,
-                    min=1,
-                    max=100000,
-                    advanced=True,
-                    tooltip="Steps between two checkpoints in models/flexiact/training. Low: less is lost in a crash.",
-                ),
-                io.Boolean.Input(
-                    "resume",
-                    default=True,
-                    tooltip="Go on from the last checkpoint of the same name, list and settings. Off: start anew.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Fixes all randomness of the training. A new seed is a new training.",
-                ),
-                io.Combo.Input(
-                    "gradient_checkpointing",
-                    options=["auto", "on", "off"],
-                    default="auto",
-                    advanced=True,
-                    tooltip=(
-                        "on: far less memory, but the forward pass is computed twice. auto: on if memory would not do."
-                    ),
-                ),
+                *_training_inputs(),
             ],
             outputs=[
                 CogVideoXI2VSocket.Output(
@@ -621,6 +563,39 @@ class TrainRefAdapter(io.ComfyNode):
         save_refadapter(adapter, path, training.metadata(state))
         host.say(f"Saved as {path.name} in {path.parent}.")
         return io.NodeOutput(model.with_adapter(adapter, 1.0), draw_loss(state.losses))
+
+
+def _training_inputs() -> list:
+    return [
+        io.Int.Input(
+            "checkpoint_every",
+            default=250,
+            min=1,
+            max=100000,
+            advanced=True,
+            tooltip="Steps between two checkpoints in models/flexiact/training. Low: less is lost in a crash.",
+        ),
+        io.Boolean.Input(
+            "resume",
+            default=True,
+            tooltip="Go on from the last checkpoint of the same name, clips and settings. Off: start anew.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            tooltip="Fixes all randomness of the training. A new seed is a new training.",
+        ),
+        io.Combo.Input(
+            "gradient_checkpointing",
+            options=["auto", "on", "off"],
+            default="auto",
+            advanced=True,
+            tooltip=("on: far less memory, but the forward pass is computed twice. auto: on if memory would not do."),
+        ),
+    ]
 
 
 class _Training:
