@@ -1,7 +1,8 @@
 """The table of the small world: how well actions transfer to held-out targets.
 
-`python -m flexiact_core.world.evaluate` samples, measures and writes evaluation.md and
-evaluation.json. Every number is a mean over targets with a 95 % interval, bootstrapped
+`python -m flexiact_core.world.evaluate` samples, measures, and writes evaluation.md and
+the records of each row. Rows that are there are kept, so several processes can share a
+folder. Every number is a mean over targets with a 95 % interval, bootstrapped
 over targets.
 """
 
@@ -190,14 +191,14 @@ def measure_cases(cases: Sequence[Case], videos: np.ndarray) -> list[dict]:
                 "target": case.target,
                 "seed": case.seed,
                 "words": case.words,
-                "slope": fidelity.slope,
-                "cosine": fidelity.cosine,
+                "slope": round(fidelity.slope, 4),
+                "cosine": round(fidelity.cosine, 4),
                 "nearest": fidelity.nearest,
                 "accuracy": float(fidelity.nearest == case.action),
-                "colour": identity.colour,
-                "shape": identity.shape,
-                "background": identity.background,
-                "right_shape": identity.right_shape,
+                "colour": round(identity.colour, 4),
+                "shape": round(identity.shape, 4),
+                "background": round(identity.background, 4),
+                "right_shape": round(identity.right_shape, 4),
             }
         )
     return records
@@ -232,6 +233,16 @@ def interval(records: Sequence[dict], value: str, num_draws: int = 2000) -> tupl
     return float(means.mean()), float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975))
 
 
+COMPARISONS = (
+    ("weighted", "none"),
+    ("weighted", "fae"),
+    ("weighted3", "fae"),
+    ("refadapter", "weighted"),
+    ("far_refadapter", "far"),
+    ("other", "other0"),
+    ("other3", "other0"),
+)
+
 VALUES = ("slope", "cosine", "accuracy", "colour", "shape", "background", "right_shape")
 
 
@@ -265,7 +276,26 @@ def make_table(results: dict[str, list[dict]]) -> str:
                     for k in ("none", key, "oracle")
                 ]
                 lines.append(f"- {setting.name}, {group}: {(ends[1] - ends[0]) / (ends[2] - ends[0]):.3f}")
+    lines += ["", "Differences on the same targets and seeds (95 % interval over targets):", ""]
+    for key, other in COMPARISONS:
+        if key in results and other in results:
+            for group, names in (("seen", SEEN_ACTIONS), ("never seen", UNSEEN_ACTIONS)):
+                pairs = pair_differences(results[key], results[other], names)
+                if pairs:
+                    cells = [f"{v} {{:+.3f}} ({{:+.3f}} to {{:+.3f}})".format(*interval(pairs, v)) for v in VALUES[:3]]
+                    lines.append(f"- {SETTINGS[key].name} - {SETTINGS[other].name}, {group}: " + ", ".join(cells))
     return "\n".join(lines) + "\n"
+
+
+def pair_differences(records: Sequence[dict], others: Sequence[dict], actions: Sequence[str]) -> list[dict]:
+    """The difference in every value, for the cases of some actions that two rows have in common."""
+    by_case = {(other["action"], other["target"], other["seed"]): other for other in others}
+    pairs = []
+    for record in records:
+        other = by_case.get((record["action"], record["target"], record["seed"]))
+        if other is not None and record["action"] in actions:
+            pairs.append(record | {value: record[value] - other[value] for value in VALUES})
+    return pairs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -284,20 +314,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(chosen.threads)
     world = load_world(chosen.weights, getattr(torch, chosen.dtype))
     chosen.out.mkdir(parents=True, exist_ok=True)
-    stored = chosen.out / "evaluation.json"
-    results: dict[str, list[dict]] = json.loads(stored.read_text()) if stored.exists() else {}
-    for key in chosen.rows.split(","):
-        if key in results:
+    for key in chosen.rows.split(",") if chosen.rows else ():
+        stored = chosen.out / f"{key}.json"
+        if stored.exists():
             continue
         started = time.monotonic()
-        results[key] = run_setting(world, SETTINGS[key], chosen.actions.split(","), chosen.targets, chosen.seeds)
-        accuracy = np.mean([record["accuracy"] for record in results[key]])
-        slope = np.mean([record["slope"] for record in results[key]])
+        records = run_setting(world, SETTINGS[key], chosen.actions.split(","), chosen.targets, chosen.seeds)
+        stored.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
+        accuracy, slope = (np.mean([record[name] for record in records]) for name in ("accuracy", "slope"))
         log.info("%s: accuracy %.3f slope %.3f, %.0f s", key, accuracy, slope, time.monotonic() - started)
-        stored.write_text(json.dumps(results, indent=1))
-        results = {name: results[name] for name in SETTINGS if name in results}
-        (chosen.out / "evaluation.md").write_text(make_table(results))
-    print(make_table(results))
+        (chosen.out / "evaluation.md").write_text(make_table(read_results(chosen.out)))
+    log.info("%s\n%s", chosen.out / "evaluation.md", make_table(read_results(chosen.out)))
+
+
+def read_results(folder: Path) -> dict[str, list[dict]]:
+    """All rows measured so far into a folder, in the order of the table."""
+    return {
+        key: json.loads((folder / f"{key}.json").read_text()) for key in SETTINGS if (folder / f"{key}.json").exists()
+    }
 
 
 if __name__ == "__main__":
