@@ -31,7 +31,7 @@ WORD_SHARE = 0.7
 CAPTION_DROPOUT = 0.1
 IMAGE_DROPOUT = 0.05
 TIMESTEP_POWER = 0.5
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 
 
 def training_clip(index: int) -> tuple[Scene, Motion, str | None]:

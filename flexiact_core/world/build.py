@@ -1,10 +1,9 @@
 """All weights of the small world from nothing: `python -m flexiact_core.world.build`.
 
-Stages: vae, data, base, decoder, refadapter, fae. Every stage resumes where it was stopped; a
-stage that is done is skipped. Checkpoints and data lie in the folder --work, what ships
-in --out. With limits on wall time (--vae-minutes, --base-minutes
-and so on) the learning rate
-falls to the end of the time instead of the last step.
+Stages: vae, data, base, decoder, refadapter, fae. Every stage resumes where it was
+stopped; a stage that is done is skipped. Checkpoints and data lie in the folder --work, what ships
+in --out. With limits on wall time (--vae-minutes, --base-minutes and so on) the learning
+rate falls to the end of the time instead of the last step.
 """
 
 from __future__ import annotations
@@ -115,11 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--vae-minutes", type=float)
     parser.add_argument("--decoder-steps", type=int, default=600, help="per worker")
     parser.add_argument("--decoder-minutes", type=float)
-    parser.add_argument("--base-steps", type=int, default=4000, help="per worker")
+    parser.add_argument("--base-steps", type=int, default=6000, help="per worker")
     parser.add_argument("--base-minutes", type=float)
-    parser.add_argument("--base-rate", type=float, default=8e-4)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--clips", type=int, default=7168)
+    parser.add_argument("--base-rate", type=float, default=7e-4)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--clips", type=int, default=4096)
     parser.add_argument("--refadapter-minutes", type=float)
     parser.add_argument("--fresh", action="store_true", help="also make adapters anew whose files exist")
     parser.add_argument("--nice", type=int, default=0)
