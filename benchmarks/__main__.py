@@ -38,7 +38,7 @@ from flexiact_core.flexiact.attention import LayerMotion, MotionAttention, proje
 from flexiact_core.flexiact.clips import Clips
 from flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, matrices_by_weight, with_refadapters
 from flexiact_core.flexiact.schedule import MotionBias
-from flexiact_core.flexiact.training import fit_fae
+from flexiact_core.flexiact.training import denoising_loss, fit_fae
 
 SCHEDULER = {
     "beta_end": 0.012,
@@ -382,7 +382,46 @@ def flops_table() -> list[str]:
     flops = step_flops(FULL)
     plain = flops["plain diffusers"]
     lines = ["| one guided step at full size | TFLOP | to plain |", "|---|---|---|"]
-    return lines + [f"| {name} | {value / 1e12:,.1f} | {value / plain:.3f}x |" for name, value in flops.items()]
+    lines += [f"| {name} | {value / 1e12:,.1f} | {value / plain:.3f}x |" for name, value in flops.items()]
+    flops = {name: count_flops(work) for name, work in training_sides(FULL).items()}
+    lines += ["", "| one FAE training step at full size | TFLOP | to ours |", "|---|---|---|"]
+    return lines + [f"| {name} | {value / 1e12:,.1f} | {value / flops['ours']:.3f}x |" for name, value in flops.items()]
+
+
+def training_sides(size: Size) -> dict:
+    """The arithmetic of one FAE training step of each side, on the meta device: forward, loss and backward."""
+    bench = Bench(size, META, torch.bfloat16)
+    vae, text_encoder = make_vae(size, META, torch.bfloat16), make_text_encoder(size, META, torch.bfloat16)
+    scheduler = make_scheduler(SCHEDULER, "DPM")
+    tokens = torch.nn.Parameter(make_motion_tokens(size, META, torch.float32))
+    pixels = torch.empty(1, 3, size.frames, *size.pixels, device=META, dtype=torch.bfloat16)
+    token_ids = torch.zeros(1, size.text_tokens, dtype=torch.long, device=META)
+    video = torch.empty(1, size.latent_frames, 16, size.patches[0] * 2, size.patches[1] * 2, device=META)
+    embeds = bench.inputs["encoder_hidden_states"][:1]
+    number = torch.zeros(1, dtype=torch.long, device=META)
+
+    def learn(learner, motion=None):
+        denoising_loss(
+            learner, scheduler, video, video[:, :1], torch.empty_like(video), number, embeds, motion=motion,
+            debias_frames=number,
+        ).backward()  # fmt: skip
+
+    def ours(checkpointing: bool):
+        learner = with_motion_attention(bench.transformer)
+        if checkpointing:
+            learner.enable_gradient_checkpointing()
+        return lambda: learn(learner, project_motion(learner, [(tokens.bfloat16(), 1.0)]))
+
+    def released():
+        learner = with_released_attention(bench.transformer, tokens, bench.adapter, 0.0)
+        learner.enable_gradient_checkpointing()
+        with torch.no_grad():
+            vae.encode(pixels)
+            vae.encode(pixels[:, :, :1])
+            text_encoder(token_ids)
+        learn(learner)
+
+    return {"ours": ours(True), "ours, without checkpointing": ours(False), "released": released}
 
 
 def describe(device: torch.device, dtype: torch.dtype, size: Size) -> str:

@@ -39,13 +39,19 @@ def _weights() -> list[tuple[str, int]]:
 
 
 def _activations() -> list[tuple[str, int]]:
-    from benchmarks.__main__ import Bench
+    from benchmarks.__main__ import Bench, training_sides
     from flexiact_core.cogvideox.model import decode_latents
 
     bench = Bench(FULL, META, torch.bfloat16)
     vae = make_vae(FULL, META, torch.bfloat16)
     height, width = FULL.patches[0] * 2, FULL.patches[1] * 2
     latents = torch.empty(1, FULL.latent_frames, 16, height, width, device=META, dtype=torch.bfloat16)
+    with _fused_attention():
+        training = [
+            (f"activations of an FAE training step, {name}", peak_bytes(work, META))
+            for name, work in training_sides(FULL).items()
+            if name.startswith("ours")
+        ]
     with torch.no_grad(), _fused_attention():
         sides = bench.forwards()
         return [
@@ -56,14 +62,29 @@ def _activations() -> list[tuple[str, int]]:
                 "activations of the tiled decode, 49 frames",
                 peak_bytes(lambda: decode_latents(vae, latents, META), META),
             ),
+            *training,
         ]
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Holds what a fused kernel holds; computes nothing."""
+
+    @staticmethod
+    def forward(ctx, query, key, value):
+        result = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, result)
+        return result
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
 
 
 @contextmanager
 def _fused_attention():
     # On the meta device torch would count the N x N matrix that no fused kernel keeps.
     original = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = lambda query, *_, **__: torch.empty_like(query)
+    F.scaled_dot_product_attention = lambda query, key, value, **_: _FusedAttention.apply(query, key, value)
     try:
         yield
     finally:

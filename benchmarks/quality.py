@@ -1,0 +1,104 @@
+"""What the step caches change, on the small world: `python -m benchmarks.quality`.
+
+Every video is made exactly and with each cache from the same noise. PSNR is that of the frames against the exact
+video's; accuracy and slope say whether the action is still done (flexiact_core/world/measure.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.measure import clock
+from flexiact_core.cogvideox.acceleration import EXACT, Acceleration
+from flexiact_core.cogvideox.model import decode_latents, encode_pixels, encode_prompt
+from flexiact_core.flexiact.fae import FAE
+from flexiact_core.flexiact.schedule import MotionBias
+from flexiact_core.flexiact.transfer import transfer_action
+from flexiact_core.video import to_frames, to_model_pixels
+from flexiact_core.world import shipped
+from flexiact_core.world.evaluate import SETTINGS, Case, World, load_world, make_cases
+from flexiact_core.world.measure import measure_action
+from flexiact_core.world.render import render_clip
+
+CPU = torch.device("cpu")
+CHOICES = {
+    "exact": EXACT,
+    "first_block 0.05": Acceleration("first_block", threshold=0.05),
+    "first_block 0.1": Acceleration("first_block", threshold=0.1),
+    "first_block 0.2": Acceleration("first_block", threshold=0.2),
+    "taylor 2": Acceleration("taylor", interval=2),
+    "taylor 3": Acceleration("taylor", interval=3),
+    "taylor 4": Acceleration("taylor", interval=4),
+}
+
+
+@torch.no_grad()
+def make_video(world: World, case: Case, scheduler: str, acceleration: Acceleration, steps: int):
+    """The frames (17, 64, 64, 3) in 0..1 of one case, and the seconds that its denoising took."""
+    base = world.base
+    picture = torch.from_numpy(render_clip(case.scene, None).frames[:1])
+    posterior = encode_pixels(base.vae, to_model_pixels(picture), CPU)
+    length = base.transformer.config.max_text_seq_length
+    words = encode_prompt(base.text_encoder, base.tokenizer, case.words, length, CPU)
+    started = clock(CPU)
+    latents = transfer_action(
+        base, posterior, words, words, faes=[(FAE(world.faes[case.action]), 1.0)], adapters=[], bias=MotionBias(),
+        num_frames=17, steps=steps, cfg=1.0, scheduler=scheduler, seed=case.seed, device=CPU,
+        acceleration=acceleration,
+    )  # fmt: skip
+    seconds = clock(CPU) - started
+    return to_frames(decode_latents(base.vae, latents, CPU)).numpy(), seconds
+
+
+def psnr(frames: np.ndarray, exact: np.ndarray) -> float:
+    """Decibel against full range; infinite for equal frames."""
+    error = float(np.square(frames - exact).mean())
+    return float("inf") if error == 0 else -10 * np.log10(error)
+
+
+def compare(world: World, scheduler: str, cases: list[Case], steps: int) -> list[str]:
+    """Rows of the table for one scheduler."""
+    rows, exact, full = [], [], 0.0
+    for name, acceleration in CHOICES.items():
+        made = [make_video(world, case, scheduler, acceleration, steps) for case in cases]
+        videos, seconds = [video for video, _ in made], sum(second for _, second in made)
+        exact, full = exact or videos, full or seconds
+        fidelity = [measure_action(video, case.scene, case.action) for video, case in zip(videos, cases, strict=True)]
+        accuracy = statistics.mean(found.nearest == case.action for found, case in zip(fidelity, cases, strict=True))
+        slope = statistics.mean(found.slope for found in fidelity)
+        nearness = statistics.median(psnr(video, one) for video, one in zip(videos, exact, strict=True))
+        cells = (f"{full / seconds:.2f}x", f"{nearness:.1f} dB", f"{accuracy:.2f}", f"{slope:.2f}")
+        rows.append(f"| {scheduler} | {name} | " + " | ".join(cells) + " |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS, help="folder of the small world's weights")
+    parser.add_argument("--targets", type=int, default=4, help="held-out targets for each action")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=50)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    world = load_world(arguments.weights, torch.float32)
+    cases = [
+        case
+        for action in world.faes
+        for case in make_cases(action, SETTINGS["weighted"], arguments.targets, arguments.seeds)
+    ]
+    print(f"{len(world.faes)} actions, {len(cases)} videos, {arguments.steps} steps.\n")
+    print(
+        "| scheduler | step cache | denoising faster by | PSNR to exact | accuracy | slope |\n|---|---|---|---|---|---|"
+    )
+    for scheduler in ("DPM", "DDIM"):
+        compare(world, scheduler, cases, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()
