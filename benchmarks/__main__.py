@@ -299,7 +299,7 @@ def bench_options(bench: Bench, steps: int, compiled: bool) -> list[str]:
     return rows
 
 
-def bench_training(size: Size, device, dtype, steps: int) -> list[str]:
+def bench_training(size: Size, device, dtype, rounds: int) -> list[str]:
     """Rows for one step of FAE training, and for what the released recipe adds to it."""
     bench = Bench(size, device, dtype)
     vae, text_encoder = make_vae(size, device, dtype), make_text_encoder(size, device, dtype)
@@ -314,28 +314,30 @@ def bench_training(size: Size, device, dtype, steps: int) -> list[str]:
     embeds = bench.inputs["encoder_hidden_states"][:1].cpu()
     clips = Clips(posterior, first, embeds, embeds, 0.7)
 
-    def ours(checkpointing):
-        def work():
-            fit_fae(
-                bench.transformer, scheduler, clips, steps=steps, learning_rate=1e-3, seed=0, device=device,
-                num_tokens=size.text_tokens, gradient_checkpointing=checkpointing,
-            )  # fmt: skip
+    def ours(checkpointing: bool) -> float:
+        moments: list[float] = []
+        fit_fae(
+            bench.transformer, scheduler, clips, steps=2, learning_rate=1e-3, seed=0, device=device,
+            num_tokens=size.text_tokens, gradient_checkpointing=checkpointing,
+            on_step=lambda *_: moments.append(clock(device)),
+        )  # fmt: skip
+        return moments[1] - moments[0]
 
-        return work
+    def theirs() -> float:
+        started = clock(device)
+        released.step(pixels, token_ids)
+        return clock(device) - started
 
-    sides = {
-        "ours": ours(True),
-        "ours, without checkpointing": ours(False),
-        "released": lambda: [released.step(pixels, token_ids) for _ in range(steps)],
-    }
-    seconds = time_side_by_side(sides, device, rounds=2 if device.type == "cpu" else 3)
-    rows = []
-    for name, work in sides.items():
-        each = [second / steps for second in seconds[name]]
-        rows.append(
-            row(f"FAE training step, {name}", each, ratio(seconds[name], seconds["ours"]), peak_bytes(work, device))
-        )
-    return rows
+    sides = {"ours": lambda: ours(True), "ours, without checkpointing": lambda: ours(False), "released": theirs}
+    memory = {name: peak_bytes(work, device) for name, work in sides.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, work in sides.items():
+            seconds[name].append(work())
+    return [
+        row(f"FAE training step, {name}", seconds[name], ratio(seconds[name], seconds["ours"]), memory[name])
+        for name in sides
+    ]
 
 
 def row(name: str, seconds: list[float], times: float, memory: int | None, use: str = " | ") -> str:
@@ -465,7 +467,7 @@ def main() -> None:
     say(*sampling_rows(step))
     say(*bench_options(bench, 50 if arguments.full else 12, arguments.compile or device.type == "cuda"))
     del bench
-    say(*bench_training(size, device, dtype, steps=1))
+    say(*bench_training(size, device, dtype, 1 if device.type == "cpu" else rounds))
     if arguments.plots:
         arguments.plots.mkdir(parents=True, exist_ok=True)
         counts = [64, 128] if arguments.tiny else [1024, 2048, 4096, 8192, 12288, 18432]
