@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 FAE_STEPS = 150
 FAE_LEARNING_RATE = 3e-2
+# A constant rate leaves the tokens shaking about the best place; a lower one lets them settle.
+FAE_SETTLE_STEPS = 100
+FAE_SETTLE_RATE = 8e-3
 FAE_BATCH_SIZE = 8
 FAE_CROPS = 12
 REFADAPTER_RANK = 16
@@ -27,8 +30,20 @@ REFADAPTER_LEARNING_RATE = 1e-3
 REFADAPTER_BATCH_SIZE = 16
 
 
-def learn_action(base, action: str, *, steps: int = FAE_STEPS, seed: int = 0, device: str = "cpu") -> torch.Tensor:
-    """Motion tokens (layers, 16, width) learned from the one reference clip of `action`, its verb unsaid."""
+def learn_action(
+    base,
+    action: str,
+    *,
+    steps: int = FAE_STEPS,
+    settle_steps: int = 0,
+    state=None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> torch.Tensor:
+    """Motion tokens (layers, 16, width) learned from the one reference clip of `action`, its verb unsaid.
+
+    settle_steps: further steps at a lower learning rate. state: a TrainingState to go on from.
+    """
     from ..cogvideox.model import encode_prompt
     from ..cogvideox.sampling import make_scheduler
     from ..flexiact.clips import cut_crops, encode_clips
@@ -45,17 +60,20 @@ def learn_action(base, action: str, *, steps: int = FAE_STEPS, seed: int = 0, de
             for text in (example.reference_caption, "")
         )
     clips = encode_clips(base.vae, videos, words, empty, where)
-    state = fit_fae(
-        base.transformer,
-        make_scheduler(base.scheduler_config, "DPM"),
-        clips,
-        steps=steps,
-        learning_rate=FAE_LEARNING_RATE,
-        seed=seed,
-        device=where,
-        num_tokens=length,
-        batch_size=FAE_BATCH_SIZE,
-    )
+    for total, rate in ((steps, FAE_LEARNING_RATE), (steps + settle_steps, FAE_SETTLE_RATE)):
+        if state is None or state.steps_done < total:
+            state = fit_fae(
+                base.transformer,
+                make_scheduler(base.scheduler_config, "DPM"),
+                clips,
+                steps=total,
+                learning_rate=rate,
+                seed=seed,
+                device=where,
+                num_tokens=length,
+                batch_size=FAE_BATCH_SIZE,
+                resume=state,
+            )
     return state.parameters[TOKENS]
 
 
@@ -83,12 +101,12 @@ def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, wo
     _settle_worker(base, device)
     for action in missing[rank::workers]:
         started = time.monotonic()
-        tokens = learn_action(base, action, device=device)
+        tokens = learn_action(base, action, settle_steps=FAE_SETTLE_STEPS, device=device)
         metadata = {
             "base": base_signature(base.transformer),
             "name": action,
             "caption": shipped.example(action).reference_caption,
-            "steps": str(FAE_STEPS),
+            "steps": str(FAE_STEPS + FAE_SETTLE_STEPS),
         }
         save_fae(FAE(tokens.half(), name=action, metadata=metadata), shipped.fae_path(action, weights))
         log.info("fae %s: %.0f s", action, time.monotonic() - started)
