@@ -1,9 +1,10 @@
-"""`make demo`: a headless ComfyUI runs the quickstart workflow on a real photograph and a real clip."""
+"""`make demo`: a headless ComfyUI runs the quickstart workflow on the small world that ships with the pack."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -12,8 +13,7 @@ import time
 from pathlib import Path
 
 from .environment import ROOT, SetupError
-from .media import put_clip, put_photo, read_frames
-from .models import put_models
+from .media import read_frames
 from .server import ComfyServer, HostError
 from .workflow import WorkflowError, check_workflow, to_prompt
 
@@ -43,20 +43,19 @@ def run_demo(results: Path) -> tuple[Path, Path]:
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="flexiact-demo-") as folder:
         server = ComfyServer(Path(folder))
-        print("Models: " + put_models(server.base / "models"))
-        photo, clip = put_photo(server.base / "input"), put_clip(server.base / "input")
         print("Starting ComfyUI without a window", flush=True)
         try:
             with server:
                 prompt, run = _queue(server)
-                files = [file for file in server.output_files(run) if file.suffix == ".mp4"]
+                saved = _saved(server, prompt, run)
         finally:
             if server.log_path.exists():
                 shutil.copyfile(server.log_path, results / "server.log")
-        if not files:
-            raise HostError("The workflow ended well, but saved no video.")
-        video = Path(shutil.copyfile(files[0], results / "flexiact_quickstart.mp4"))
-        sheet = _write_sheet(prompt, photo, clip, video, results / "contact_sheet.png")
+        reference, video = (
+            Path(shutil.copyfile(saved[name], results / f"{name}.mp4"))
+            for name in ("quickstart_reference", "quickstart")
+        )
+        sheet = _write_sheet(prompt, reference, video, results / "contact_sheet.png")
     print(f"Done in {time.monotonic() - started:.0f} s\nVideo:         {video}\nContact sheet: {sheet}")
     return video, sheet
 
@@ -87,8 +86,22 @@ def _progress(prompt: dict):
     return show
 
 
-def _write_sheet(prompt: dict, photo: Path, clip: Path, video: Path, sheet: Path) -> Path:
-    from PIL import Image, ImageOps
+def _saved(server: ComfyServer, prompt: dict, run) -> dict[str, Path]:
+    """The videos that were saved, by the name that their Save Video node gives."""
+    files = {file for file in server.output_files(run) if file.suffix == ".mp4"}
+    named = {}
+    for node in prompt.values():
+        if node["class_type"] == "SaveVideo":
+            prefix = Path(node["inputs"]["filename_prefix"]).name
+            for file in (file for file in files if re.fullmatch(rf"{prefix}_\d+_", file.stem)):
+                named[prefix] = file
+    if missing := {"quickstart", "quickstart_reference"} - named.keys():
+        raise HostError(f"The workflow ended well, but saved no video called {' or '.join(sorted(missing))}.")
+    return named
+
+
+def _write_sheet(prompt: dict, reference: Path, video: Path, sheet: Path) -> Path:
+    from PIL import ImageOps
 
     sampler = next(node["inputs"] for node in prompt.values() if node["class_type"] == "FlexiActSampler")
     frames, wanted = read_frames(video), sampler["num_frames"]
@@ -97,16 +110,26 @@ def _write_sheet(prompt: dict, photo: Path, clip: Path, video: Path, sheet: Path
         found = f"{len(frames)} frames of {frames[0].size}" if frames else "no frames"
         raise HostError(f"{video} has {found}, not {wanted} of {size}.")
     rows = [
-        ("target image", [Image.open(photo).convert("RGB")]),
-        ("reference clip", _spread(read_frames(clip))),
-        ("result", _spread(frames)),
+        ("reference clip", _spread(read_frames(reference))),
+        ("target image", [_target(prompt)]),
+        ("result: the target does what the reference does", _spread(frames)),
     ]
     side = 160 * size[0] // max(size), 160 * size[1] // max(size)
     rows = [(label, [ImageOps.fit(image, side) for image in images]) for label, images in rows]
     return contact_sheet(rows, sheet)
 
 
-def _spread(frames: list, count: int = 6) -> list:
+def _target(prompt: dict):
+    from PIL import Image
+
+    sys.path.append(ROOT)
+    from flexiact_core.world.shipped import example
+
+    inputs = next(node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExampleAction")
+    return Image.fromarray((example(inputs["action"], inputs["target"]).image * 255).round().astype("uint8"))
+
+
+def _spread(frames: list, count: int = 9) -> list:
     return [frames[round(i * (len(frames) - 1) / (count - 1))] for i in range(count)]
 
 

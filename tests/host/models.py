@@ -1,4 +1,4 @@
-"""Puts the models of the quickstart workflow where ComfyUI finds them."""
+"""Puts small random models where ComfyUI finds them, for tests of what needs no trained model."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 from .environment import ROOT
 
-NAME = "small_world"
+NAME = "small_random"
 
 
-def put_models(models: Path) -> str:
-    """What the models under the folder `models` now are, in a sentence: the base, a RefAdapter and an action."""
+def put_models(models: Path) -> None:
+    """Nothing; the folder `models` then holds a base, a RefAdapter and an action, all called NAME."""
     sys.path.append(str(Path(ROOT) / "tests"))
     from small_models import make_base, make_fae, make_refadapter
 
     make_base(models / "CogVideo" / NAME)
     make_refadapter(models / "flexiact" / "refadapter" / f"{NAME}.safetensors")
     make_fae(models / "flexiact" / "fae" / f"{NAME}.safetensors")
-    return "a small model of the real classes with random weights: the video is noise, only the way it is made is real"

@@ -19,7 +19,7 @@ def test_the_demo_makes_a_video_that_plays_and_a_contact_sheet(tmp_path):
         [sys.executable, "-m", "tests.host.demo", str(tmp_path)], cwd=ROOT, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    video, sheet = tmp_path / "flexiact_quickstart.mp4", tmp_path / "contact_sheet.png"
+    video, sheet = tmp_path / "quickstart.mp4", tmp_path / "contact_sheet.png"
     assert f"Video:         {video}\nContact sheet: {sheet}" in done.stdout
     assert len(read_frames(video)) == 17
     assert Image.open(sheet).width > 6 * 160

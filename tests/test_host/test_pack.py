@@ -83,9 +83,10 @@ def test_workflow_runs_and_its_video_decodes_to_the_frames_asked_for(path, serve
     prompt = fit_to_small_model(to_prompt(load_workflow(path), server.object_info()))
     run = server.run(prompt)
     videos = [file for file in server.output_files(run) if file.suffix == ".mp4"]
-    assert len(videos) == 1
-    frames = read_frames(videos[0])
-    assert len(frames) == 17 and frames[0].size == (64, 64)
+    assert videos
+    for video in videos:
+        frames = read_frames(video)
+        assert len(frames) == 17 and frames[0].size == (64, 64), video.name
 
 
 def test_same_graph_and_seed_twice_gives_identical_frames(server, prompt):
