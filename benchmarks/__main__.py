@@ -194,9 +194,12 @@ def attention_sides(size: Size, video_tokens: int, heads: int, device, dtype) ->
         return torch.randn(1, tokens, heads, size.head_dim, device=device, dtype=dtype).transpose(1, 2)
 
     text = motion = size.text_tokens
-    own = [draw(text + video_tokens) for _ in range(3)]
-    full = [draw(text + motion + video_tokens) for _ in range(3)]
-    layer = LayerMotion(draw(motion), draw(motion), None)
+    def draw_layer(tokens: int):
+        # As the layer hands them over: norm and rotary have laid out query and key anew, values are as projected.
+        return [draw(tokens).contiguous(), draw(tokens).contiguous(), draw(tokens)]
+
+    own, full = draw_layer(text + video_tokens), draw_layer(text + motion + video_tokens)
+    layer = LayerMotion(*draw_layer(motion)[1:], None)
     processor = MotionAttention(0)
 
     def ours(bias):

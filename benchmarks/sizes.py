@@ -46,7 +46,7 @@ class Size:
 
 FULL = Size(42, 48, 226, 4096, 64, 13, (30, 45), (128, 256, 256, 512), 24)
 # A sixth of the width and of the tokens, so that attention and projections share the work as at full size.
-REDUCED = Size(2, 8, 38, 680, 11, 5, (20, 30), (24, 48, 48, 96), 2, time_width=86)
+REDUCED = Size(2, 8, 40, 680, 11, 5, (20, 30), (24, 48, 48, 96), 2, time_width=86)
 TINY = Size(2, 2, 6, 32, 4, 3, (4, 4), (8, 8, 8, 8), 1, head_dim=16, time_width=16)
 
 

@@ -67,7 +67,8 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
     It remembers earlier steps where a step cache asks for it, so it serves one run. What is attached for it sits on a
     second tree of modules over the same weights; the transformer given is left as it is. `like` is a tensor on the
     device and in the dtype of the run.
-    Raises SettingError if the device has no such attention kernel, or diffusers no such step cache.
+    Raises SettingError if the device has no such attention kernel, or diffusers no such step cache; the function
+    does if torch cannot compile.
     """
     _check_kernel(acceleration.attention, transformer.config.attention_head_dim, like)
     cached = acceleration.step_cache != "off"
@@ -82,7 +83,11 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
 
     def predict(**inputs) -> Tensor:
         with _kernel(acceleration.attention), transformer.cache_context("run") if cached else nullcontext():
-            return transformer(**inputs, return_dict=False)[0]
+            try:
+                return transformer(**inputs, return_dict=False)[0]
+            except torch._dynamo.exc.BackendCompilerFailed as error:
+                reason = " ".join(str(error).split())[:200]
+                raise SettingError(f"compiled: torch cannot compile here ({reason}). Turn compiled off.") from error
 
     return predict
 

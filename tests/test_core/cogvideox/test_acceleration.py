@@ -140,6 +140,18 @@ def test_compiled_blocks_give_the_same(draw, adapted, monkeypatch, acceleration)
     assert "forward" not in vars(adapted.transformer_blocks[0])
 
 
+def test_a_compiler_that_is_not_there_is_said(draw, monkeypatch):
+    compile = torch.compile
+
+    def no_compiler(graph, inputs):
+        raise RuntimeError("no C compiler found")
+
+    monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend=no_compiler))
+    torch._dynamo.reset()
+    with pytest.raises(SettingError, match=r"(?s)compiled: torch cannot compile here \(.*no C.*Turn compiled off"):
+        draw(Acceleration(compiled=True))
+
+
 def test_one_compiled_block_serves_all_layers_and_later_runs(draw, adapted, monkeypatch):
     from torch._dynamo.utils import counters
 
