@@ -28,8 +28,8 @@ def draw_measure(frames: Tensor, scene: Scene, action: str) -> tuple[Tensor, Fid
     """
     if tuple(frames.shape) != (NUM_FRAMES, FRAME_PX, FRAME_PX, 3):
         raise ShapeError(
-            f"frames: {NUM_FRAMES} of {FRAME_PX}x{FRAME_PX} pixels expected, {list(frames.shape)} found. Only videos of "
-            "the small world can be measured; sample with its size and number of frames."
+            f"frames: {NUM_FRAMES} of {FRAME_PX}x{FRAME_PX} pixels expected, {list(frames.shape)} found. Only videos "
+            "of the small world can be measured; sample with its size and number of frames."
         )
     pixels = frames.float().numpy()
     fidelity, identity = measure_video(pixels, scene, action)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
+from host.environment import ROOT
 from host.media import read_frames
 from host.server import HostError
+from host.workflow import to_prompt
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from videos import make_video
 
-from .conftest import SMALL
+from .conftest import SMALL, load_workflow
 
 TRAINING = {
     "model": ["base", 0], "reference": ["video", 0], "caption": "a figure stretches", "name": "stretch", "steps": 4,
@@ -68,6 +71,15 @@ def test_from_a_video_file_to_an_action_to_a_video(server):
     assert metadata["pack_version"]
     assert trained(server, "whole").with_suffix(".pt").is_file()
     assert run.previews, "the loss curve is shown while it runs"
+
+
+def test_the_shipped_training_workflow_runs_as_it_is_on_the_small_world(server):
+    workflow = load_workflow(Path(ROOT) / "workflows" / "flexiact_train.json")
+    run = server.run(to_prompt(workflow, server.object_info()))
+    (video,) = (file for file in server.output_files(run) if file.suffix == ".mp4")
+    assert len(read_frames(video)) == 17
+    with safe_open(trained(server, "my_spin"), "pt") as file:
+        assert file.metadata()["steps"] == "150"
 
 
 def test_cancelled_and_queued_again_it_learns_what_it_would_have_learned_at_once(server):
