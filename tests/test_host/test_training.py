@@ -25,7 +25,7 @@ TRAINING = {
 }  # fmt: skip
 
 
-LONG = 300  # steps: long enough to be stopped on the way
+LONG = 150  # steps: long enough to be stopped on the way
 
 
 def graph(training=TRAINING, **nodes):
@@ -78,7 +78,7 @@ def test_the_shipped_training_workflow_runs_as_it_is_on_the_small_world(server):
     run = server.run(to_prompt(workflow, server.object_info()))
     (video,) = (file for file in server.output_files(run) if file.suffix == ".mp4")
     assert len(read_frames(video)) == 17
-    with safe_open(trained(server, "my_spin"), "pt") as file:
+    with safe_open(trained(server, "my_drop"), "pt") as file:
         assert file.metadata()["steps"] == "150"
 
 

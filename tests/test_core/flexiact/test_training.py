@@ -10,6 +10,7 @@ from flexiact_core.checkpoint import write_tensors
 from flexiact_core.cogvideox.model import Posterior, for_num_latent_frames
 from flexiact_core.cogvideox.sampling import make_scheduler
 from flexiact_core.errors import CheckpointError, SettingError
+from flexiact_core.flexiact import training
 from flexiact_core.flexiact.attention import project_motion, with_motion_attention
 from flexiact_core.flexiact.clips import Clips
 from flexiact_core.flexiact.fae import TOKEN_KEY
@@ -20,6 +21,7 @@ from flexiact_core.flexiact.training import (
     TOKENS,
     StopTraining,
     TrainingClip,
+    TrainingState,
     check_training_settings,
     denoising_loss,
     draw_fae_batch,
@@ -455,3 +457,56 @@ def test_a_batch_of_clips_is_as_long_as_its_shortest(clips):
     )
     batch = draw_refadapter_batch([long, cut], 1000, torch.Generator())
     assert batch["video_latents"].shape[:2] == batch["noise"].shape[:2] == (2, 1)
+
+
+def first_moments(state):
+    return {key.removeprefix("exp_avg/"): value for key, value in state.moments.items() if key.startswith("exp_avg/")}
+
+
+def assert_one_step_took_the_recorded_gradients(state, recorded, prefix):
+    """After one step of AdamW its first moments are a tenth of the gradients, which were clipped to a norm of 1."""
+    expected = {key[len(prefix) :]: value for key, value in recorded.items() if key.startswith(prefix)}
+    norm = torch.stack([gradient.square().sum() for gradient in expected.values()]).sum().sqrt()
+    clipped = {key: 0.1 * gradient / max(norm.item(), 1.0) for key, gradient in expected.items()}
+    assert_gradients(first_moments(state), {prefix + key: value for key, value in clipped.items()}, prefix)
+
+
+def starting_from(parameters):
+    zeros = {f"{moment}/{key}": torch.zeros_like(value) for key, value in parameters.items()
+             for moment in ("exp_avg", "exp_avg_sq")}  # fmt: skip
+    return TrainingState(parameters, zeros, torch.Generator().get_state(), torch.zeros(0, dtype=torch.float64))
+
+
+def test_the_trainer_itself_takes_the_recorded_fae_step(golden, recorded, golden_scheduler, monkeypatch):
+    batch = {name: recorded[f"fae.{name}"] for name in ("video_latents", "noise", "timesteps", "prompt_embeds")}
+    batch["image_latents"] = recorded["fae.image_latent"]
+    batch["debias_frames"] = recorded["fae.rand_idx"].expand(len(batch["timesteps"]))
+    monkeypatch.setattr(training, "draw_fae_batch", lambda *_: batch)
+    latents = Posterior(batch["video_latents"], torch.zeros_like(batch["video_latents"]))
+    clips = Clips(latents, latents, batch["prompt_embeds"], batch["prompt_embeds"], 1.0)
+    state = fit_fae(
+        golden.transformer, golden_scheduler, clips, steps=1, learning_rate=1e-3, seed=0, device=CPU,
+        num_tokens=golden.fae.tokens.shape[1], resume=starting_from({TOKENS: golden.fae.tokens.float()}),
+    )  # fmt: skip
+    assert state.losses[0].item() == pytest.approx(recorded["fae.loss"].item(), rel=LOSS_RTOL)
+    by_layer = {
+        f"exp_avg/{TOKEN_KEY.format(layer)}": moment[None] for layer, moment in enumerate(first_moments(state)[TOKENS])
+    }
+    state = TrainingState(state.parameters, by_layer, state.generator, state.losses)
+    assert_one_step_took_the_recorded_gradients(state, recorded, "fae.grad.")
+
+
+def test_the_trainer_itself_takes_the_recorded_refadapter_step(golden, recorded, golden_scheduler, monkeypatch):
+    names = ("video_latents", "noise", "timesteps", "prompt_embeds")
+    batch = {name: recorded[f"refadapter.{name}"].clone() for name in names}
+    batch["image_latents"] = recorded["refadapter.image_latent"]
+    batch["video_latents"][:, :1] = batch["image_latents"]
+    monkeypatch.setattr(training, "draw_refadapter_batch", lambda *_: batch)
+    adapter = golden.refadapter
+    state = fit_refadapter(
+        golden.transformer, golden_scheduler, lambda generator: None, rank=adapter.rank, steps=1, learning_rate=1e-3,
+        seed=0, device=CPU, batch_size=len(batch["timesteps"]),
+        resume=starting_from({key: value.float() for key, value in adapter.tensors.items()}),
+    )  # fmt: skip
+    assert state.losses[0].item() == pytest.approx(recorded["refadapter.loss"].item(), rel=LOSS_RTOL)
+    assert_one_step_took_the_recorded_gradients(state, recorded, "refadapter.grad.")
