@@ -13,6 +13,7 @@ from torch import Tensor
 
 BACKGROUND, GRID, TEXT = (24, 26, 30), (58, 62, 70), (200, 204, 210)
 LINES = ((120, 200, 255), (255, 180, 90), (140, 230, 140), (240, 130, 180))
+HEAT = ((18, 14, 40), (90, 30, 110), (190, 55, 85), (245, 140, 50), (252, 250, 180))
 MARGIN_PX = 44
 
 
@@ -64,8 +65,7 @@ def draw_lines(
         pen.line([place(x, y) for x, y in line], fill=colour, width=2)
         if name:
             pen.text((right - 4, top + 8 + 14 * index), name, fill=colour, anchor="rm")
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(1, height_px, width_px, 3) / 255
+    return to_tensor(image)
 
 
 def draw_loss(losses: Sequence[float], window: int = 50) -> Tensor:
@@ -77,6 +77,55 @@ def draw_loss(losses: Sequence[float], window: int = 50) -> Tensor:
     means = (sums[1:] - sums[starts]) / (torch.arange(len(values)) + 1 - starts)
     shown = [("each step", steps, values.tolist()), (f"mean of {window}", steps, means.tolist())]
     return draw_lines(shown, title="loss", x_label="step", log_y=True)
+
+
+def draw_heat_map(
+    values: Tensor, *, title: str, x_label: str, y_label: str, width_px: int = 640, height_px: int = 400
+) -> Tensor:
+    """A picture (1, H, W, 3) in 0..1 of values (rows, columns), row 0 on top, with a scale from 0 to their largest.
+
+    Values that are not finite are left in the colour of the background.
+    """
+    from PIL import Image, ImageDraw
+
+    rows, columns = values.shape
+    known = values.isfinite()
+    top_value = float(values[known].max()) if known.any() else 0.0
+    colours = torch.tensor(HEAT, dtype=torch.float32)
+
+    def colour_of(shares: Tensor) -> Tensor:
+        place = shares.clamp(0, 1) * (len(colours) - 1)
+        lower = place.floor().long().clamp(max=len(colours) - 2)
+        return torch.lerp(colours[lower], colours[lower + 1], (place - lower)[..., None])
+
+    cells = colour_of(torch.where(known, values, 0.0).float() / (top_value or 1.0))
+    cells[~known] = torch.tensor(BACKGROUND, dtype=torch.float32)
+    left, right, top, bottom = MARGIN_PX + 12, width_px - 92, MARGIN_PX - 12, height_px - MARGIN_PX
+    image = Image.new("RGB", (width_px, height_px), BACKGROUND)
+    pen = ImageDraw.Draw(image)
+    for part, box in (
+        (cells, (left, top, right, bottom)),
+        (colour_of(torch.linspace(1, 0, 64)[:, None]), (right + 16, top, right + 32, bottom)),
+    ):
+        drawn = Image.fromarray(part.byte().numpy())
+        image.paste(drawn.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.NEAREST), box[:2])
+    for value, height in ((top_value, top), (top_value / 2, (top + bottom) / 2), (0.0, bottom)):
+        pen.text((right + 38, height), f"{value:.3g}", fill=TEXT, anchor="lm")
+    for number in sorted({0, rows // 2, rows - 1}):
+        pen.text((left - 6, top + (number + 0.5) * (bottom - top) / rows), str(number + 1), fill=TEXT, anchor="rm")
+    for number in sorted({0, columns // 2, columns - 1}):
+        across = left + (number + 0.5) * (right - left) / columns
+        pen.text((across, bottom + 8), str(number + 1), fill=TEXT, anchor="ma")
+    pen.text(((left + right) / 2, height_px - 14), x_label, fill=TEXT, anchor="mm")
+    pen.text((6, top - 10), y_label, fill=TEXT, anchor="lm")
+    pen.text((left + 40, 14), title, fill=TEXT, anchor="lm")
+    return to_tensor(image)
+
+
+def to_tensor(image) -> Tensor:
+    """A picture (1, H, W, 3) in 0..1 from a PIL image in RGB."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(1, image.height, image.width, 3) / 255
 
 
 def tile_videos(videos: Sequence[Tensor], frames_each: int = 4, side_px: int = 160) -> Tensor:

@@ -256,10 +256,27 @@ class FlexiActSampler(io.ComfyNode):
                     optional=True,
                     tooltip="Ways to save time, from FlexiAct Acceleration. Left open: every step in full.",
                 ),
+                io.Boolean.Input(
+                    "draw_attention",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "On: draws how much the video attends to the action in every layer and step, for the output "
+                        "'attention'. The frames stay the same. Off: nothing is drawn, and it takes no time."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="frames", tooltip="The frames, as many as asked for."),
                 io.Video.Output(display_name="video", tooltip="The same frames as a video at 8 frames per second."),
+                io.Image.Output(
+                    display_name="attention",
+                    tooltip=(
+                        "Share of attention (0 to 1) that the action's tokens get from the video, by layer and step. "
+                        "Needs draw_attention; what is connected here waits without it."
+                    ),
+                ),
             ],
         )
 
@@ -294,12 +311,16 @@ class FlexiActSampler(io.ComfyNode):
         weighting,
         fae: WeightedFAEs = (),
         acceleration: RunAcceleration | None = None,
+        draw_attention: bool = False,
     ) -> io.NodeOutput:
+        import torch
+
         from ..flexiact_core.cogvideox import model as cogvideox
         from ..flexiact_core.cogvideox.acceleration import EXACT
         from ..flexiact_core.flexiact.fae import check_fae
         from ..flexiact_core.flexiact.schedule import MotionBias
         from ..flexiact_core.flexiact.transfer import transfer_action
+        from ..flexiact_core.plots import draw_heat_map
         from ..flexiact_core.video import check_single_image, fit_frames, to_frames
 
         base = model.base
@@ -317,7 +338,13 @@ class FlexiActSampler(io.ComfyNode):
         acceleration = acceleration or RunAcceleration(EXACT)
         transformer, adapters = host.sampling_transformer(model, acceleration.merge_adapters)
 
+        shares: list[dict[int, float]] = [{}]  # by step and layer
+
+        def on_share(layer, share):
+            shares[-1][layer] = float(share)
+
         def on_step(index, clean_latents):
+            shares.append({})
             middle = clean_latents.shape[1] // 2
             progress.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
 
@@ -339,10 +366,18 @@ class FlexiActSampler(io.ComfyNode):
                 device=device,
                 acceleration=acceleration.run,
                 on_step=on_step,
+                on_share=on_share if draw_attention else None,
             )
         with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
             frames = to_frames(cogvideox.decode_latents(base.vae, latents, device)).cpu()
-        return io.NodeOutput(frames, host.to_video(frames))
+        picture = host.nothing()
+        if draw_attention:
+            # A layer that a step cache skips has no share.
+            layers = range(base.transformer.config.num_layers)
+            values = torch.tensor([[step.get(layer, torch.nan) for step in shares[:steps]] for layer in layers])
+            title = "share of attention on the action's tokens"
+            picture = draw_heat_map(values, title=title, x_label="step", y_label="layer")
+        return io.NodeOutput(frames, host.to_video(frames), picture)
 
 
 def not_computed(inputs):

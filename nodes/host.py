@@ -416,6 +416,13 @@ def show(text: str) -> None:
         PromptServer.instance.send_progress_text(text, context.node_id)
 
 
+def nothing():
+    """A value for an output that was not asked for: what is connected to it does not run."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(None)
+
+
 def to_video(frames):
     """A VIDEO value at 8 fps from frames (T, H, W, 3) in 0..1."""
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(FPS)))

@@ -22,6 +22,9 @@ from ..cogvideox.model import share_weights
 from ..errors import ShapeError
 from .schedule import MotionBias
 
+# Enough rows for a picture, few enough that their logits over all keys of a long video are small.
+SHARE_ROWS = 32
+
 
 @dataclass(frozen=True, eq=False)
 class LayerMotion:
@@ -50,7 +53,7 @@ class MotionAttention:
 
     Called through transformer(..., attention_kwargs={"motion": ..., "motion_bias": w}): motion holds a LayerMotion
     for every layer, motion_bias is added to the logits of (video query, motion key). Without motion it computes
-    what the stock processor does.
+    what the stock processor does. on_share, if given, is called with the layer and its motion_share().
     """
 
     def __init__(self, layer: int):
@@ -65,6 +68,7 @@ class MotionAttention:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
         motion: Sequence[LayerMotion] | None = None,
         motion_bias: float = 0.0,
+        on_share: Callable[[int, Tensor], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         from diffusers.models.embeddings import apply_rotary_emb
 
@@ -79,15 +83,17 @@ class MotionAttention:
                 torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], image_rotary_emb)], dim=2)
                 for x in (query, key)
             )
-        attended = self._attend(query, key, value, num_text, motion, motion_bias)
+        attended = self._attend(query, key, value, num_text, motion, motion_bias, on_share)
         attended = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
         return attended[:, num_text:], attended[:, :num_text]
 
     # Attention kernels gain nothing from a compiler, and every layer and weighting would be compiled anew.
     @torch.compiler.disable
-    def _attend(self, query, key, value, num_text, motion, motion_bias) -> Tensor:
+    def _attend(self, query, key, value, num_text, motion, motion_bias, on_share) -> Tensor:
         if motion is None:
             return attend(query, key, value)
+        if on_share is not None:
+            on_share(self.layer, motion_share(query, key, num_text, motion[self.layer], motion_bias))
         return _attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias)
 
 
@@ -124,9 +130,33 @@ def project_motion(transformer, faes: Sequence[tuple[Tensor, float]]) -> list[La
     return motion
 
 
-def motion_kwargs(motion: Sequence[LayerMotion] | None, bias: MotionBias) -> Callable[[int], dict[str, Any]]:
-    """For each timestep, the named arguments that carry the motion tokens and the weighting to the processors."""
-    return lambda timestep: {"motion": motion, "motion_bias": bias.at(timestep)}
+def motion_kwargs(
+    motion: Sequence[LayerMotion] | None,
+    bias: MotionBias,
+    on_share: Callable[[int, Tensor], None] | None = None,
+) -> Callable[[int], dict[str, Any]]:
+    """For each timestep, the named arguments that carry the motion tokens and the weighting to the processors.
+
+    on_share is as in MotionAttention.
+    """
+    asked = {} if on_share is None else {"on_share": on_share}
+    return lambda timestep: {"motion": motion, "motion_bias": bias.at(timestep), **asked}
+
+
+def motion_share(query: Tensor, key: Tensor, num_text: int, motion: LayerMotion, motion_bias: float) -> Tensor:
+    """The share (0..1, a scalar) of video tokens' attention that goes to the motion tokens.
+
+    A mean over heads and over about SHARE_ROWS video tokens, evenly spaced, of the last batch entry, which is the
+    one with the prompt. query and key are (B, H, N, D), the first num_text of them text.
+    """
+    own, motion_key = key[-1].float(), motion.key[0].float()
+    step = max(1, (query.shape[2] - num_text) // SHARE_ROWS)
+    rows = query[-1, :, num_text::step].float() * query.shape[-1] ** -0.5
+    motion_logits = rows @ motion_key.mT + motion_bias
+    if motion.log_weight is not None:
+        motion_logits = motion_logits + motion.log_weight
+    difference = motion_logits.logsumexp(-1) - (rows @ own.mT).logsumexp(-1)
+    return difference.sigmoid().mean()
 
 
 def _attend_with_motion(query, key, value, num_text: int, motion: LayerMotion, motion_bias: float) -> Tensor:

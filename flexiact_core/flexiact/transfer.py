@@ -34,12 +34,15 @@ def transfer_action(
     device: torch.device,
     acceleration: Acceleration = EXACT,
     on_step: Callable[[int, Tensor], None] | None = None,
+    on_share: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Latents (1, L, C, h, w) of a video of num_frames in which the picture performs the actions.
 
     image is the VAE's posterior of the picture, the embeddings are (1, S, D); faes and adapters come with their
     strength and weight. The base's transformer is on `device` and left as it is. One seed fixes the picture's
     sample, the first noise and the noise of all steps, on any device. on_step is as in sample().
+    on_share is called in each step, before on_step, with every layer that is computed and the share (0..1, a scalar)
+    of attention that motion tokens get there; asking for it does not change the video.
     Without faes this is CogVideoX image-to-video.
     Raises SettingError and CheckpointError as sample(), check_fae() and check_refadapter() do.
     Source: FlexiAct section 3.
@@ -67,7 +70,7 @@ def transfer_action(
         steps=steps,
         cfg=cfg,
         generator=generator,
-        attention_kwargs=None if motion is None else motion_kwargs(motion, bias),
+        attention_kwargs=None if motion is None else motion_kwargs(motion, bias, on_share),
         acceleration=acceleration,
         on_step=on_step,
     )

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flexiact_core.plots import LINES, draw_lines, draw_loss, tile_videos
+from flexiact_core.plots import BACKGROUND, HEAT, LINES, draw_heat_map, draw_lines, draw_loss, tile_videos
 
 
 def colours_in(picture):
@@ -22,6 +22,23 @@ def test_any_values_can_be_drawn(values):
 
 def test_a_longer_training_draws_another_curve():
     assert not torch.equal(draw_loss([3.0, 2.0]), draw_loss([3.0, 2.0, 5.0]))
+
+
+def test_a_heat_map_is_dark_at_0_bright_at_the_largest_value_and_empty_where_nothing_is_known():
+    values = torch.tensor([[0.0, 0.2], [0.4, float("nan")]])
+    picture = (draw_heat_map(values, title="t", x_label="x", y_label="y")[0] * 255).round().int()
+    left, right, top, bottom = 56, 640 - 92, 32, 400 - 44
+
+    def cell(row, column):
+        x, y = left + (2 * column + 1) * (right - left) // 4, top + (2 * row + 1) * (bottom - top) // 4
+        return tuple(picture[y, x].tolist())
+
+    assert (cell(0, 0), cell(0, 1), cell(1, 0), cell(1, 1)) == (HEAT[0], HEAT[2], HEAT[-1], BACKGROUND)
+
+
+@pytest.mark.parametrize("values", [torch.full((3, 5), torch.nan), torch.zeros(1, 1), torch.rand(42, 50)], ids=str)
+def test_any_shares_can_be_drawn(values):
+    assert torch.isfinite(draw_heat_map(values, title="t", x_label="x", y_label="y")).all()
 
 
 def test_tiles_have_a_row_for_each_video_and_the_videos_shape():

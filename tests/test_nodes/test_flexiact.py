@@ -80,10 +80,25 @@ def test_as_many_frames_come_out_as_were_asked_for_in_the_size_asked_for(model, 
 
 
 def test_the_video_output_holds_the_same_frames_at_8_per_second(model, image):
-    frames, video = flexiact.FlexiActSampler.execute(model, image, **SETTINGS).args
+    frames, video, _ = flexiact.FlexiActSampler.execute(model, image, **SETTINGS).args
     components = video.get_components()
     assert components.frame_rate == 8
     assert torch.equal(components.images, frames)
+
+
+@torch.inference_mode()
+def test_the_attention_picture_is_drawn_on_request_and_changes_no_frame(model, image):
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    action = fae("one.safetensors")
+    frames, _, silent = flexiact.FlexiActSampler.execute(model, image, **SETTINGS, fae=action).args
+    assert isinstance(silent, ExecutionBlocker) and silent.message is None
+    drawn, _, picture = flexiact.FlexiActSampler.execute(model, image, **SETTINGS, fae=action, draw_attention=True).args
+    assert torch.equal(drawn, frames)
+    assert picture.shape == (1, 400, 640, 3) and picture.max() <= 1
+    bias = SETTINGS | {"bias_strength": 3.0}
+    *_, biased = flexiact.FlexiActSampler.execute(model, image, **bias, fae=action, draw_attention=True).args
+    assert not torch.equal(biased, picture)
 
 
 def test_one_seed_fixes_everything_and_another_changes_it(model, image):

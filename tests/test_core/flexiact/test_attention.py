@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from flexiact_core.cogvideox.model import rotary_positions
 from flexiact_core.errors import ShapeError
 from flexiact_core.flexiact.attention import (
+    SHARE_ROWS,
     MotionAttention,
     attend,
     motion_kwargs,
@@ -327,6 +328,25 @@ def test_motion_arrives_as_named_arguments_of_a_timestep(motion):
     assert kwargs_at(999) == {"motion": motion, "motion_bias": 0.5}
     assert kwargs_at(0) == {"motion": motion, "motion_bias": 0.0}
     assert set(kwargs_at(0)) <= set(inspect.signature(MotionAttention.__call__).parameters)
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+def test_motion_share_is_what_the_softmax_gives_to_motion_tokens(inputs, golden, adapted, layer_calls, bias, strength):
+    with torch.no_grad():
+        motion = project_motion(adapted, [(golden.fae.tokens, strength)])
+    shares = {}
+    plain = run(adapted, inputs, motion=motion, motion_bias=bias)
+    asked = run(adapted, inputs, motion=motion, motion_bias=bias, on_share=shares.__setitem__)
+    assert torch.equal(asked, plain)
+    assert sorted(shares) == list(range(len(motion)))
+    for layer, ((query, key, _, num_text, tokens, _), _) in enumerate(layer_calls[: len(motion)]):
+        keys = torch.cat([key, tokens.key.expand(len(key), -1, -1, -1)], dim=2)
+        logits = query @ keys.mT / math.sqrt(query.shape[-1])
+        logits[..., key.shape[2] :] += bias + math.log(strength)
+        given = logits.softmax(-1)[-1, :, num_text:, key.shape[2] :].sum(-1)
+        step = max(1, given.shape[1] // SHARE_ROWS)
+        assert abs(given[:, ::step].mean() - shares[layer]) <= 1e-6
 
 
 def test_attend_takes_one_bias_per_key():

@@ -1,0 +1,110 @@
+"""The pictures of README and help pages, drawn anew: `python -m tests.host.pictures`, a minute on two cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from flexiact_core.cogvideox.sampling import make_scheduler
+from flexiact_core.flexiact.fae import load_fae
+from flexiact_core.flexiact.schedule import MotionBias
+from flexiact_core.flexiact.transfer import transfer_action
+from flexiact_core.plots import BACKGROUND, TEXT, draw_heat_map, draw_lines
+from flexiact_core.world import shipped
+from flexiact_core.world.evaluate import STEPS, load_world
+
+from .environment import ROOT
+
+DOCS = Path(ROOT) / "web" / "docs"
+ACTIONS = ("jump", "slide", "spin", "zoom")
+TILE_PX, GAP_PX, LABEL_PX = 92, 4, 62
+
+
+def main() -> None:
+    """Nothing; writes the pictures into web/docs."""
+    world = load_world(dtype=torch.float32)
+    _save(draw_weighting(), DOCS / "weighting.png")
+    rows = {action: sample_example(world, action) for action in ACTIONS}
+    _save(draw_transfers({action: videos[:3] for action, videos in rows.items()}), DOCS / "small_world.png")
+    shares = rows[ACTIONS[0]][3]
+    title = f"{ACTIONS[0]}: share of attention on the action's tokens"
+    _save(draw_heat_map(shares, title=title, x_label="step", y_label="layer"), DOCS / "attention.png")
+
+
+def draw_weighting(steps: int = 50):
+    """The weighting over the steps, as a picture (1, H, W, 3) in 0..1."""
+    scheduler = make_scheduler(load_world().base.scheduler_config, "DPM")
+    scheduler.set_timesteps(steps)
+    series = []
+    for weighting, strength in (("paper", 1.0), ("paper", 2.0), ("release", 2.0)):
+        bias = MotionBias(strength, weighting=weighting)
+        values = [bias.at(timestep) for timestep in scheduler.timesteps.tolist()]
+        series.append((f"{weighting}, bias_strength {strength:g}", list(range(1, steps + 1)), values))
+    title = "added weight on the action (logits), hold_until 800, off_below 700"
+    return draw_lines(series, title=title, x_label=f"step of {steps}", width_px=480, height_px=260)
+
+
+@torch.no_grad()
+def sample_example(world, action: str, target: int = 0, seed: int = 0):
+    """Reference, target and result of an action as frames (T, 64, 64, 3), and the shares of attention (layers, steps)
+    that its tokens got."""
+    from flexiact_core.cogvideox.model import decode_latents, encode_pixels, encode_prompt
+    from flexiact_core.video import to_frames, to_model_pixels
+
+    base, cpu = world.base, torch.device("cpu")
+    example = shipped.example(action, target)
+    picture = torch.from_numpy(example.image)[None]
+    words = encode_prompt(base.text_encoder, base.tokenizer, example.caption, 16, cpu)
+    shares: list[float] = []
+    latents = transfer_action(
+        base,
+        encode_pixels(base.vae, to_model_pixels(picture), cpu),
+        words,
+        words,
+        faes=[(load_fae(shipped.fae_path(action)), 1.0)],
+        adapters=[],
+        bias=MotionBias(),
+        num_frames=17,
+        steps=STEPS,
+        cfg=1.0,
+        scheduler="DPM",
+        seed=seed,
+        device=cpu,
+        on_share=lambda layer, share: shares.append(float(share)),
+    )
+    frames = to_frames(decode_latents(base.vae, latents, cpu)).numpy()
+    return example.reference, example.image[None], frames, torch.tensor(shares).view(STEPS, -1).T
+
+
+def draw_transfers(rows: dict[str, tuple[np.ndarray, ...]]):
+    """A picture (1, H, W, 3) in 0..1: reference clip, target and result of each action in a row."""
+    columns = (("reference clip", 5), ("target", 1), ("result: the target performs the action", 5))
+    step = TILE_PX + GAP_PX
+    starts, across = [], LABEL_PX
+    for _, count in columns:
+        starts.append(across)
+        across += count * step + 4 * GAP_PX
+    sheet = Image.new("RGB", (across, 30 + len(rows) * (step + GAP_PX)), BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    for start, (label, _) in zip(starts, columns):
+        pen.text((start, 14), label, fill=TEXT, anchor="lm", font_size=14)
+    for row, (action, videos) in enumerate(rows.items()):
+        top = 28 + row * (step + GAP_PX)
+        pen.text((8, top + TILE_PX / 2), action, fill=TEXT, anchor="lm", font_size=14)
+        for start, (_, count), video in zip(starts, columns, videos):
+            for place, index in enumerate(np.linspace(0, len(video) - 1, count).round().astype(int)):
+                tile = Image.fromarray((np.clip(video[index], 0, 1) * 255).round().astype(np.uint8))
+                sheet.paste(tile.resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC), (start + place * step, top))
+    return torch.from_numpy(np.asarray(sheet, dtype=np.float32) / 255)[None]
+
+
+def _save(picture, path: Path) -> None:
+    Image.fromarray((picture[0] * 255).round().byte().numpy()).save(path, optimize=True)
+    print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
