@@ -1,8 +1,9 @@
 """The released formulation of FlexiAct, written anew from its description, as the side to compare with.
 
 Motion tokens are full tokens, in query, key and value, on every layer and step; while the bias is on, a dense mask
-over all pairs of tokens carries it; the LoRA runs as separate matrix products; training encodes the clip, its first
-frame and the caption again on each step, and keeps the LoRA in the forward at weight 0.
+over all pairs of tokens carries it, made anew in every layer's call; the LoRA runs as separate matrix products;
+training encodes the clip, its first frame and the caption again on each step, and keeps the LoRA in the forward at
+weight 0.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class ReleasedAttention:
         self.tokens, self.matrices, self.factor = tokens, matrices, lora_weight * ALPHA_PER_RANK
 
     def __call__(
-        self, attn, hidden_states, encoder_hidden_states, attention_mask=None, image_rotary_emb=None, mask=None
+        self, attn, hidden_states, encoder_hidden_states, attention_mask=None, image_rotary_emb=None, bias=None
     ):
         from diffusers.models.embeddings import apply_rotary_emb
 
@@ -40,6 +41,9 @@ class ReleasedAttention:
             torch.cat([y[:, :, :first_video], apply_rotary_emb(y[:, :, first_video:], image_rotary_emb)], dim=2)
             for y in (query, key)
         )
+        mask = None
+        if bias is not None:
+            mask = dense_mask(num_text, len(self.tokens), hidden_states.shape[1], bias, query)
         y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         y = self._project(y.transpose(1, 2).flatten(2), attn.to_out[0], "proj")
         return y[:, first_video:], y[:, :num_text]

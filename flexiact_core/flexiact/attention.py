@@ -89,7 +89,7 @@ class MotionAttention:
 
     # Attention kernels gain nothing from a compiler, and every layer and weighting would be compiled anew.
     @torch.compiler.disable
-    def _attend(self, query, key, value, num_text, motion, motion_bias, on_share) -> Tensor:
+    def _attend(self, query, key, value, num_text, motion, motion_bias, on_share=None) -> Tensor:
         if motion is None:
             return attend(query, key, value)
         if on_share is not None:
