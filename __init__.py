@@ -5,13 +5,16 @@ WEB_DIRECTORY = "./web"
 
 async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
+    from server import PromptServer
 
     from .nodes import NODE_CLASS_MAPPINGS
     from .nodes.host import register_folders
+    from .nodes.routes import add_routes
 
     class FlexiActExtension(ComfyExtension):
         async def on_load(self):
             register_folders()
+            add_routes(PromptServer.instance.routes)
 
         async def get_node_list(self):
             return list(NODE_CLASS_MAPPINGS.values())

@@ -1,4 +1,4 @@
-"""Pixels: ranges, layouts, sizes, how many frames the CogVideoX VAE can return, and frames from video files.
+"""Pixels: ranges, layouts, sizes, how many frames the CogVideoX VAE can return, and frames from and to video files.
 
 Shape letters: B batch, T frames, C channels, H height, W width.
 """
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checkpoint import write_whole
 from .errors import CheckpointError, SettingError, ShapeError
 
 # 8x in the VAE, then patches of 2.
@@ -20,6 +21,10 @@ FRAME_MULTIPLE = 8
 
 # At 8 fps and 1080p, a minute of frames is 3 GB.
 MAX_SECONDS = 60
+
+# Of a clip that stands for an action in a list.
+PREVIEW_SIDE_PX = 256
+PREVIEW_SECONDS = 6
 
 
 def check_num_frames(num_frames: int) -> int:
@@ -156,6 +161,35 @@ def read_video(source: Path | str | BytesIO, fps: float, start: float = 0.0, dur
             "Action Clips, or use a shorter video."
         )
     return torch.stack(frames)
+
+
+def write_preview(path: Path, frames: Tensor, fps: int) -> Path:
+    """`path`, an .mp4 (H.264) of the first six seconds of a clip, no side over 256 pixels; whole or not written at all.
+
+    frames is (T, H, W, 3) in 0..1, at `fps` per second.
+    Raises CheckpointError if it cannot be encoded or saved.
+    """
+    import av
+
+    _, height, width, _ = frames.shape
+    scale = min(1.0, PREVIEW_SIDE_PX / max(height, width))
+    # H.264 keeps colour for squares of two by two pixels.
+    width, height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
+    pixels = (fit_frames(frames[: PREVIEW_SECONDS * fps].float(), width, height) * 255).round().byte().cpu().numpy()
+
+    def encode(temporary: str) -> None:
+        with av.open(temporary, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("h264", rate=fps, width=width, height=height, pix_fmt="yuv420p")
+            for picture in pixels:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+            container.mux(stream.encode())
+
+    try:
+        return write_whole(path, encode)
+    except (av.FFmpegError, ValueError) as error:
+        raise CheckpointError(
+            f"{Path(path).name}: this preview could not be encoded ({error}). Everything works without it."
+        ) from error
 
 
 def _timed_frames(container):

@@ -336,6 +336,7 @@ class TrainFAE(io.ComfyNode):
         save_fae(fae, path)
         if released_format:
             save_released_fae(fae, path.with_suffix(".pt"))
+        _save_preview(path.with_suffix(".mp4"), clips.first_video)
         if sample_every and state.steps_done == steps:
             sampler.draw(fae)
         host.say(f"Saved as {path.name} in {path.parent}.")
@@ -714,6 +715,17 @@ def _encode_clips(model: BaseModel, videos, captions) -> ActionClips:
         )
     digest = host.tensor_digest(encoded.video.mean, prompt_embeds)
     return ActionClips(encoded, captions[0], videos[0], digest)
+
+
+def _save_preview(path, frames) -> None:
+    from ..flexiact_core.errors import CheckpointError
+    from ..flexiact_core.video import write_preview
+
+    try:
+        write_preview(path, frames, host.FPS)
+    except CheckpointError as error:
+        # What was learned goes on through the graph.
+        host.say(str(error))
 
 
 def _changes_while_unfinished(name, steps, resume):

@@ -1,0 +1,75 @@
+"""What the pictures on the nodes ask the server: the weighting over the steps, and the clip that shows an action."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from aiohttp import web
+
+from ..flexiact_core.errors import FlexiActError, SettingError
+from . import host
+from .flexiact import FAE_WORDS
+
+
+def add_routes(routes: web.RouteTableDef) -> None:
+    """Nothing; the routes /flexiact/weighting and /flexiact/preview are then among `routes`."""
+    routes.get("/flexiact/weighting")(answer_weighting)
+    routes.get("/flexiact/preview")(answer_preview)
+
+
+async def answer_weighting(request: web.Request) -> web.Response:
+    """JSON of the weighting that settings of FlexiAct Sampler, by their input names, make.
+
+    timesteps: where the steps lie, first to last, each 0..999. curve: the bias in logits at each timestep from 0 on.
+    Status 400 with the sentence under "error" if the settings cannot be used.
+    """
+    try:
+        # The first call imports the schedulers: the server stays free for others.
+        return web.json_response(await asyncio.to_thread(_weighting, request.query))
+    except FlexiActError as error:
+        return web.json_response({"error": str(error)}, status=400)
+
+
+async def answer_preview(request: web.Request) -> web.StreamResponse:
+    """The .mp4 beside `file`, a name in the list of Load FAE Embedding; status 204, and nothing, if there is none.
+
+    Status 404 with a sentence under "error" if the list does not hold the name.
+    """
+    name = request.query.get("file", "")
+    if name not in await asyncio.to_thread(host.list_weights, FAE_WORDS):
+        return web.json_response({"error": host.missing_weights(name)}, status=404)
+    preview = Path(host.weights_path(name)).with_suffix(".mp4")
+    if not preview.is_file():
+        return web.Response(status=204)
+    # An action trained anew has a new clip under the same name.
+    return web.FileResponse(preview, headers={"Cache-Control": "no-cache"})
+
+
+def _weighting(settings: Mapping[str, str]) -> dict:
+    from ..flexiact_core.cogvideox.sampling import make_scheduler
+    from ..flexiact_core.flexiact.schedule import MotionBias
+
+    bias = MotionBias(
+        _number(settings, "bias_strength", float),
+        _number(settings, "hold_until", int),
+        _number(settings, "off_below", int),
+        settings.get("weighting", ""),
+    )
+    # Where the steps lie does not depend on the base's noise schedule.
+    scheduler = make_scheduler({}, settings.get("scheduler", ""))
+    num_timesteps = scheduler.config.num_train_timesteps
+    steps = _number(settings, "steps", int)
+    if not 1 <= steps <= num_timesteps:
+        raise SettingError(f"steps {steps}: between 1 and {num_timesteps} are possible.")
+    scheduler.set_timesteps(steps, device="cpu")
+    return {"timesteps": scheduler.timesteps.tolist(), "curve": [bias.at(t) for t in range(num_timesteps)]}
+
+
+def _number(settings: Mapping[str, str], name: str, kind: Callable[[str], float]) -> float:
+    text = settings.get(name, "")
+    try:
+        return kind(text)
+    except ValueError:
+        raise SettingError(f"{name} '{text}': a {'whole ' if kind is int else ''}number is needed.") from None

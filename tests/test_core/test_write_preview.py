@@ -1,0 +1,52 @@
+import av
+import pytest
+import torch
+
+from flexiact_core.errors import CheckpointError
+from flexiact_core.video import read_video, write_preview
+
+
+def clip(num_frames, height=48, width=64):
+    """Frames whose brightness tells their number."""
+    return torch.linspace(0.1, 0.9, num_frames)[:, None, None, None].expand(num_frames, height, width, 3)
+
+
+def test_a_preview_shows_the_clip_at_its_speed(tmp_path):
+    path = write_preview(tmp_path / "new" / "jump.mp4", clip(17), fps=8)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert float(stream.average_rate) == 8
+    frames = read_video(path, fps=8)
+    assert frames.shape == (17, 48, 64, 3)
+    assert torch.allclose(frames.float().mean((1, 2, 3)) / 255, clip(17).mean((1, 2, 3)), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(480, 720, (170, 256)), (720, 480, (256, 170)), (47, 63, (48, 64)), (16, 2000, (2, 256))],
+)
+def test_a_preview_is_at_most_256_pixels_and_six_seconds(tmp_path, height, width, size):
+    path = write_preview(tmp_path / "a.mp4", clip(60, height, width), fps=8)
+    assert read_video(path, fps=8).shape == (48, *size, 3)
+
+
+def test_a_browser_can_start_before_the_whole_file_is_there(tmp_path):
+    content = write_preview(tmp_path / "a.mp4", clip(9), fps=8).read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_a_preview_that_cannot_be_encoded_leaves_the_old_one_and_nothing_else(tmp_path):
+    path = write_preview(tmp_path / "a.mp4", clip(9), fps=8)
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"a\.mp4: this preview could not be encoded"):
+        write_preview(path, clip(9), fps=-1)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_preview_that_cannot_be_saved_says_where(tmp_path):
+    (tmp_path / "a.mp4").mkdir()
+    with pytest.raises(CheckpointError, match=r"a\.mp4: could not be saved in"):
+        write_preview(tmp_path / "a.mp4", clip(9), fps=8)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
