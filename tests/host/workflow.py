@@ -54,7 +54,7 @@ def check_workflow(workflow: dict, object_info: dict) -> list[str]:
             faults.append(str(error))
             continue
         info, name = object_info[node["type"]], _name(node)
-        known = dict(_inputs(info))
+        known = dict(_inputs(info)) | dict(_growing_slots(info, node))
         for key, value in widgets.items():
             if key in known and not _is_value(value, _type(known[key])):
                 faults.append(f"{name}: {value!r} is no value for the widget {key!r}")
@@ -63,7 +63,7 @@ def check_workflow(workflow: dict, object_info: dict) -> list[str]:
                 faults.append(f"{name}: there is no input {slot['name']!r}")
             elif slot["name"] in known and not _fits(slot["type"], _type(known[slot["name"]])):
                 faults.append(f"{name}: input {slot['name']!r} is {_type(known[slot['name']])}, not {slot['type']}")
-        connected = {slot["name"] for slot in node.get("inputs", []) if slot.get("link") is not None}
+        connected = {slot["name"].split(".")[0] for slot in node.get("inputs", []) if slot.get("link") is not None}
         for key in info["input"].get("required", {}):
             if key not in connected and key not in widgets:
                 faults.append(f"{name}: required input {key!r} is not connected")
@@ -125,6 +125,16 @@ def _inputs(info: dict) -> Iterator[tuple[str, list]]:
         specs = info["input"].get(group, {})
         for name in info.get("input_order", {}).get(group, specs):
             yield name, specs[name]
+
+
+def _growing_slots(info: dict, node: Node) -> Iterator[tuple[str, list]]:
+    """The sockets that the frontend adds to a node as they are used, by their names in the workflow."""
+    for name, spec in _inputs(info):
+        if _type(spec) == "COMFY_AUTOGROW_V3":
+            (inner,) = spec[1]["template"]["input"]["required"].values()
+            for slot in node.get("inputs", []):
+                if slot["name"].startswith(f"{name}."):
+                    yield slot["name"], inner
 
 
 def _type(spec: list) -> str:

@@ -29,6 +29,13 @@ INFO = {
         "output": ["IMAGE"],
         "output_name": ["frames"],
     },
+    "Join": {
+        "input": {
+            "required": {"images": ["COMFY_AUTOGROW_V3", {"template": {"input": {"required": {"image": ["IMAGE"]}}}}]}
+        },
+        "output": ["IMAGE"],
+        "output_name": ["IMAGE"],
+    },
     "Save": {
         "input": {"required": {"images": ["IMAGE"], "codec": CODEC, "tail": ["STRING", {"default": "x"}]}},
         "output": [],
@@ -102,6 +109,26 @@ def test_a_link_wins_over_the_widget_that_it_replaces(workflow):
     workflow["links"].append([3, 5, 0, 2, 1, "INT"])
     assert inputs_of(workflow, 2)["steps"] == 33
     assert inputs_of(workflow, 2)["seed"] == 9
+
+
+@pytest.fixture
+def joined(workflow):
+    """The workflow with two links into one growing input of a node."""
+    slots = [("images.image0", "IMAGE", 3), ("images.image1", "IMAGE", 4), ("images.image2", "IMAGE", None)]
+    workflow["nodes"].append(node(6, "Join", [], slots, [("IMAGE", "IMAGE", None)]))
+    workflow["nodes"][0]["outputs"][0]["links"] += [3, 4]
+    workflow["links"] += [[3, 1, 0, 6, 0, "IMAGE"], [4, 1, 0, 6, 1, "IMAGE"]]
+    return workflow
+
+
+def test_a_growing_input_is_sent_and_checked_socket_by_socket(joined):
+    assert check_workflow(joined, INFO) == []
+    assert inputs_of(joined, 6) == {"images.image0": ["1", 0], "images.image1": ["1", 0]}
+    slots = joined["nodes"][-1]["inputs"]
+    slots[0]["type"] = "MASK"
+    assert any("'images.image0' is IMAGE, not MASK" in fault for fault in check_workflow(joined, INFO))
+    slots[0]["link"] = slots[1]["link"] = None
+    assert any("'images' is not connected" in fault for fault in check_workflow(joined, INFO))
 
 
 def test_a_missing_node_type_is_named(workflow):
