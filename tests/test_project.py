@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,18 +24,45 @@ AROUND_THE_HOST = [
 ]  # fmt: skip
 
 
+# What a user's ComfyUI needs: folders and files of the top level, and kinds of files in them.
+IN_THE_ARCHIVE = {
+    "LICENSE", "README.md", "__init__.py", "flexiact_core", "locales", "nodes", "pyproject.toml", "requirements.txt",
+    "web", "workflows",
+}  # fmt: skip
+KINDS_IN_THE_ARCHIVE = {"", ".jpg", ".js", ".json", ".md", ".png", ".py", ".safetensors", ".svg", ".toml", ".txt"}
+
+
 def requirements() -> list[str]:
     return (ROOT / "requirements.txt").read_text().split()
 
 
-def python_files() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.py"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+def git_files(*which: str) -> set[str]:
+    listed = subprocess.run(["git", "ls-files", "-z", *which], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+    return {name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()}
+
+
+def python_files() -> list[Path]:
+    return [ROOT / name for name in git_files("--cached", "--others", "--exclude-standard", "*.py")]
+
+
+def archive() -> set[str]:
+    """The files that `comfy node pack` and `comfy node publish` put into the registry's archive."""
+    # .comfyignore is written as .gitignore is, so git tells what it leaves out.
+    return git_files("--cached") - git_files("--cached", "--ignored", "--exclude-from=.comfyignore")
+
+
+def configuration():
+    """pyproject.toml as ComfyUI reads it, by the same rules as the registry's own tool."""
+    reader = pytest.importorskip("comfy_config.config_parser", reason="There is no ComfyUI to ask: `make setup`.")
+    return reader.extract_node_configuration(str(ROOT))
+
+
+def chapter(title: str) -> str:
+    """The text of one chapter of README."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", readme, re.DOTALL | re.MULTILINE).group(1)
 
 
 def test_requirements_are_lower_bounds_and_leave_the_host_alone():
@@ -44,6 +75,72 @@ def test_pyproject_asks_for_the_same_packages():
     text = (ROOT / "pyproject.toml").read_text()
     listed = re.search(r"^dependencies = \[(.*?)\]", text, re.DOTALL | re.MULTILINE).group(1)
     assert re.findall(r'"(.+?)"', listed) == requirements()
+
+
+def test_the_registry_understands_every_field_of_pyproject():
+    project, comfy = configuration().project, configuration().tool_comfy
+    assert re.fullmatch(r"[a-z][a-z0-9]{0,98}", project.name) and "comfyui" not in project.name
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project.version)
+    assert (ROOT / project.license.file).is_file()
+    # One classifier that the registry does not know makes it drop all of that kind.
+    assert project.supported_os and project.supported_accelerators
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", project.supported_comfyui_version)
+    assert project.description and comfy.publisher_id and comfy.display_name
+    # The folder would be served under the project's name, and the pack's own WEB_DIRECTORY under the folder's: twice.
+    assert comfy.web is None
+
+
+def test_the_archive_holds_what_a_user_needs_and_nothing_else():
+    packed = archive()
+    assert {name.split("/")[0] for name in packed} == IN_THE_ARCHIVE
+    assert sorted(name for name in packed if Path(name).suffix not in KINDS_IN_THE_ARCHIVE) == []
+    lost = {name for name in git_files("--cached") if name.split("/")[0] in IN_THE_ARCHIVE} - packed
+    assert sorted(lost) == []
+    # `comfy node pack` leaves out names that git shows in quotes.
+    assert [name for name in packed if not name.isascii() or set(name) & set('"\\')] == []
+
+
+def test_the_list_of_nodes_is_found_without_running_the_pack():
+    """ComfyUI Manager, which tells users what a missing node is part of, reads this dictionary from the source."""
+    nodes = pytest.importorskip("flexiact_pack.nodes", reason="There is no ComfyUI to import the nodes in.")
+    found = [
+        ast.literal_eval(key)
+        for name in sorted(archive())
+        if name.endswith(".py")
+        for statement in ast.parse((ROOT / name).read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "NODE_CLASS_MAPPINGS"
+        for key in statement.value.keys
+    ]
+    assert found == list(nodes.NODE_CLASS_MAPPINGS)
+
+
+def test_the_managers_entry_in_readme_says_what_pyproject_says():
+    project, comfy = configuration().project, configuration().tool_comfy
+    entry = json.loads(re.search(r"```json\n(.*?)```", chapter("Contributing"), re.DOTALL).group(1))
+    assert (entry["id"], entry["title"], entry["description"]) == (
+        project.name, comfy.display_name, project.description,
+    )  # fmt: skip
+    assert set(entry) == {"author", "title", "id", "reference", "files", "install_type", "description"}
+    assert entry["install_type"] == "git-clone" and entry["files"] == [entry["reference"]]
+
+
+def test_the_changelog_begins_with_the_version():
+    assert re.findall(r"^### (.+)$", chapter("Changelog"), re.MULTILINE)[0] == configuration().project.version
+
+
+def test_make_help_has_a_line_for_every_target():
+    if shutil.which("make") is None:
+        pytest.skip("There is no make on this machine.")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE).group(1).split()
+    assert targets == re.findall(r"^([a-z]\w*):", makefile, re.MULTILINE)
+    shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^make (\w+) +\S", shown, re.MULTILINE) == targets
+
+
+def test_ruff_finds_nothing():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_source_keeps_to_the_hosts_devices_and_layers():
