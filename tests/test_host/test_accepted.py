@@ -47,7 +47,7 @@ print(json.dumps([loaded, seconds, sorted(set(sys.modules) - before)]))
 each_old_workflow = pytest.mark.parametrize(
     "api", OLD_PROMPTS, ids=lambda path: f"{path.parent.name}-{path.name.removesuffix('.api.json')}"
 )
-each_renderer = pytest.mark.parametrize("is_vue", [False, True], ids=["classic", "nodes2"])
+each_renderer = pytest.mark.parametrize(("renderer", "is_vue"), [("classic", False), ("nodes2", True)])
 needs_chromium = pytest.mark.skipif(find_chromium() is None, reason=NO_CHROMIUM)
 
 
@@ -143,11 +143,11 @@ def test_an_old_workflow_fits_the_nodes_of_today(api, object_info):
 
 @needs_chromium
 @each_renderer
-def test_an_old_workflow_opens_and_survives_being_saved_without_the_pack(is_vue, server, object_info, tmp_path):
+def test_an_old_workflow_survives_the_pack_being_switched_off(renderer, is_vue, server, object_info, tmp_path):
     settings = {"Comfy.VueNodes.Enabled": is_vue, "Comfy.Workflow.Persist": False}
     saved = {}
     with ComfyServer(tmp_path, "--cpu", "--disable-all-custom-nodes") as without_pack, open_browser() as browser:
-        frontend = FrontendWithoutPack(browser, without_pack, "without-pack", settings)
+        frontend = FrontendWithoutPack(browser, without_pack, renderer, settings)
         for api in OLD_PROMPTS:
             frontend.new_graph()
             frontend.drop(saved_workflow(api))
@@ -157,10 +157,10 @@ def test_an_old_workflow_opens_and_survives_being_saved_without_the_pack(is_vue,
             saved[api].write_text(json.dumps(frontend.page.evaluate("() => app.graph.serialize()")), encoding="utf-8")
         frontend.shoot("old-workflow-without-pack")
         frontend.page.close()
-        frontend = Frontend(browser, server, "with-pack", settings)
+        frontend = Frontend(browser, server, renderer, settings)
         for api in OLD_PROMPTS:
             for file in (saved_workflow(api), saved[api]):
                 frontend.new_graph()
                 frontend.drop(file)
                 check_prompt(prompt_of(frontend), load_workflow(api), object_info)
-        frontend.shoot("old-workflow-again")
+        frontend.shoot("old-workflow-with-pack")
