@@ -8,6 +8,7 @@ from . import host
 from .sockets import CogVideoXI2VSocket
 
 SAME_FOLDER = "auto"
+AS_STORED = "as stored"
 
 
 class LoadCogVideoXI2V(io.ComfyNode):
@@ -52,6 +53,18 @@ class LoadCogVideoXI2V(io.ComfyNode):
                         "fp32 needs twice the memory. float8 weights in a file stay float8 and are cast when used."
                     ),
                 ),
+                io.Combo.Input(
+                    "weights",
+                    options=[AS_STORED, "float8"],
+                    default=AS_STORED,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "How the transformer's large matrices are kept in memory. as stored: 16 bits each for the "
+                        "released base. float8: 8 bits, half the memory; rounding changes the video a little, and "
+                        "RefAdapter then runs beside the weights."
+                    ),
+                ),
             ],
             outputs=[
                 CogVideoXI2VSocket.Output(
@@ -67,12 +80,13 @@ class LoadCogVideoXI2V(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, model, components, dtype) -> io.NodeOutput:
+    def execute(cls, model, components, dtype, weights=AS_STORED) -> io.NodeOutput:
         from ..flexiact_core.cogvideox.loading import load_base
 
         source = host.base_path(model)
         with host.normal_tensors():
-            base = load_base(source, cls._components(source, components), host.compute_dtype(dtype))
+            folder = cls._components(source, components)
+            base = load_base(source, folder, host.compute_dtype(dtype), keep_float8=weights != AS_STORED)
         return io.NodeOutput(host.to_base_model(base))
 
     @classmethod

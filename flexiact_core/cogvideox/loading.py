@@ -36,11 +36,12 @@ def is_base_folder(path: Path) -> bool:
     return (Path(path) / "transformer" / "config.json").is_file()
 
 
-def load_base(source: Path, components: Path, dtype: torch.dtype) -> CogVideoXI2V:
+def load_base(source: Path, components: Path, dtype: torch.dtype, keep_float8: bool = False) -> CogVideoXI2V:
     """The base from a diffusers folder, or a single-file transformer with the rest from the folder `components`.
 
     All modules are on the CPU, frozen, and compute in `dtype`; float8 weights of a single file stay as they are
-    stored, and whoever runs the transformer casts them when they are used.
+    stored, and whoever runs the transformer casts them when they are used. keep_float8 rounds the big matrices of
+    other files to float8 (e4m3), which halves the transformer's memory against 16 bits.
     Raises CheckpointError, before any weight is read, if a file is missing, keys or shapes are wrong, or the model is
     of another kind.
     """
@@ -65,7 +66,7 @@ def load_base(source: Path, components: Path, dtype: torch.dtype) -> CogVideoXI2
         scheduler_config=_read_json(components / "scheduler" / "scheduler_config.json"),
         tokenizer=_load_tokenizer(components),
         vae=_load_vae(components, dtype),
-        transformer=_load_transformer(empty, files, dtype),
+        transformer=_load_transformer(empty, files, dtype, keep_float8),
         text_encoder=_load_text_encoder(components, dtype),
         dtype=dtype,
     )
@@ -141,20 +142,22 @@ def _empty_transformer(config: Mapping[str, Any]):
         return CogVideoXTransformer3DModel.from_config(dict(config))
 
 
-def _load_transformer(empty, files: list[Path], dtype: torch.dtype):
+def _load_transformer(empty, files: list[Path], dtype: torch.dtype, keep_float8: bool):
     state: dict[str, Tensor] = {}
     for file in files:
-        state |= {key: _to_storage(key, tensor, dtype) for key, tensor in read_tensors(file).items()}
+        state |= {key: _to_storage(key, tensor, dtype, keep_float8) for key, tensor in read_tensors(file).items()}
     empty.load_state_dict(state, strict=True, assign=True)
     return empty.eval().requires_grad_(False)
 
 
-def _to_storage(key: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _to_storage(key: str, tensor: Tensor, dtype: torch.dtype, keep_float8: bool) -> Tensor:
     # Only the big matrices are worth keeping small; norms and embeddings are few and sensitive.
     is_block_matrix = key.startswith("transformer_blocks.") and tensor.ndim == 2 and ".norm" not in key
-    if tensor.dtype in FP8_DTYPES and is_block_matrix:
+    if not is_block_matrix:
+        return tensor.to(dtype)
+    if tensor.dtype in FP8_DTYPES:
         return tensor
-    return tensor.to(dtype)
+    return tensor.to(FP8_DTYPES[0] if keep_float8 else dtype)
 
 
 def _load_vae(components: Path, dtype: torch.dtype):

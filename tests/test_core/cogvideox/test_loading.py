@@ -92,6 +92,16 @@ def test_float8_files_keep_their_big_matrices_small_and_nothing_else(small_base,
     assert {value.dtype for key, value in state.items() if key not in small} == {torch.bfloat16}
 
 
+def test_big_matrices_can_be_kept_in_float8_whatever_the_file_holds(small_base):
+    weights = load_file(small_base / "transformer" / WEIGHTS)
+    state = load_base(small_base, small_base, torch.bfloat16, keep_float8=True).transformer.state_dict()
+    for key, value in state.items():
+        big = key.startswith("transformer_blocks.") and value.ndim == 2 and ".norm" not in key
+        stored = torch.float8_e4m3fn if big else torch.bfloat16
+        assert value.dtype == stored, key
+        assert torch.equal(value.float(), weights[key].to(stored).float()), key
+
+
 def test_a_base_is_recognised_by_its_content_never_by_its_name(small_base, tmp_path):
     misleading = shutil.copytree(small_base, tmp_path / "CogVideoX1.5-2b-inpaint-T2V")
     assert is_base_folder(misleading)
