@@ -19,7 +19,7 @@ from host.media import read_frames
 from host.server import PACK_FOLDER, ComfyServer
 from host.workflow import to_prompt
 
-from .conftest import load_workflow
+from .conftest import fit_to_small_model, load_workflow
 
 pytestmark = pytest.mark.xdist_group("host")
 
@@ -139,6 +139,12 @@ def test_an_old_workflow_fits_the_nodes_of_today(api, object_info):
     workflow = load_workflow(saved_workflow(api))
     check_prompt(to_prompt(workflow, object_info), load_workflow(api), object_info)
     check_links(workflow, object_info)
+
+
+@each_old_workflow
+def test_an_old_prompt_runs(api, server):
+    run = server.run(fit_to_small_model(load_workflow(api)))
+    assert any(file.suffix == ".mp4" for file in server.output_files(run))
 
 
 @needs_chromium
