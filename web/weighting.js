@@ -13,9 +13,8 @@ const NOISE = 1000
 const LABEL_WIDTH = 92
 
 const STYLE = `
-.flexiact-weighting { display: flex; flex-direction: column; min-height: ${MIN_HEIGHT}px; overflow: hidden;
-  box-sizing: border-box; border-radius: 6px; background: var(--comfy-input-bg); color: var(--input-text);
-  font: 11px sans-serif; user-select: none; }
+.flexiact-weighting { display: flex; flex-direction: column; overflow: hidden; border-radius: 6px;
+  background: var(--comfy-input-bg); color: var(--input-text); font: 11px sans-serif; user-select: none; }
 .lg-node .flexiact-weighting { background: var(--component-node-widget-background); }
 .flexiact-weighting svg { flex: 1; min-height: 0; width: 100%; touch-action: none; }
 .flexiact-weighting text { fill: currentColor; }
@@ -50,12 +49,6 @@ const WORDS = {
 app.registerExtension({
   name: "flexiact.weighting",
 
-  setup() {
-    const style = document.createElement("style")
-    style.textContent = STYLE
-    document.head.append(style)
-  },
-
   nodeCreated(node) {
     if (node.comfyClass === "FlexiActSampler") new WeightingPicture(node)
   },
@@ -70,6 +63,8 @@ class WeightingPicture {
 
     this.root = document.createElement("div")
     this.root.className = "flexiact-weighting"
+    this.root.style.minHeight = `${MIN_HEIGHT}px`
+    this.root.appendChild(document.createElement("style")).textContent = STYLE
     this.svg = this.root.appendChild(svgElement("svg"))
     this.line = this.root.appendChild(document.createElement("p"))
 
@@ -128,7 +123,9 @@ class WeightingPicture {
     const curve = known ? this.answer.curve : []
     const steps = linked.length ? [] : timesteps
 
-    this.line.textContent = linked.length ? words().linked(linked.map((name) => this.name(name))) : (error ?? this.sentence(curve, steps))
+    this.line.textContent = linked.length
+      ? words().linked(linked.map((name) => this.name(name)))
+      : (error ?? this.sentence(curve, steps))
     this.line.className = !linked.length && error ? "wrong" : ""
 
     this.width = this.svg.clientWidth
