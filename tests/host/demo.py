@@ -19,6 +19,7 @@ from .workflow import WorkflowError, check_workflow, to_prompt
 
 WORKFLOW = Path(ROOT) / "workflows" / "flexiact_quickstart.json"
 RESULTS = Path(ROOT) / ".demo"
+BACKGROUND = (24, 24, 24)
 
 
 def main() -> None:
@@ -110,9 +111,9 @@ def _write_sheet(prompt: dict, reference: Path, video: Path, sheet: Path) -> Pat
         found = f"{len(frames)} frames of {frames[0].size}" if frames else "no frames"
         raise HostError(f"{video} has {found}, not {wanted} of {size}.")
     rows = [
-        ("reference clip", _spread(read_frames(reference))),
+        ("reference clip", spread(read_frames(reference))),
         ("target image", [_target(prompt)]),
-        ("result: the target does what the reference does", _spread(frames)),
+        ("result: the target does what the reference does", spread(frames)),
     ]
     side = 160 * size[0] // max(size), 160 * size[1] // max(size)
     rows = [(label, [ImageOps.fit(image, side) for image in images]) for label, images in rows]
@@ -129,26 +130,27 @@ def _target(prompt: dict):
     return Image.fromarray((example(inputs["action"], inputs["target"]).image * 255).round().astype("uint8"))
 
 
-def _spread(frames: list, count: int = 9) -> list:
+def spread(frames: list, count: int = 9) -> list:
+    """`count` of the frames, evenly spaced, the first and the last among them."""
     return [frames[round(i * (len(frames) - 1) / (count - 1))] for i in range(count)]
 
 
 def contact_sheet(rows: list[tuple[str, list]], file: Path) -> Path:
-    """`file`, a PNG with one labelled row per (label, images of one size)."""
+    """`file`, a picture with one labelled row per (label, images), all images of one height."""
     from PIL import Image, ImageDraw, ImageFont
 
     gap, label_height = 8, 26
-    width, height = rows[0][1][0].size
-    columns = max(len(images) for _, images in rows)
-    sheet = Image.new(
-        "RGB", (gap + columns * (width + gap), gap + len(rows) * (height + label_height + gap)), (24, 24, 24)
-    )
+    height = rows[0][1][0].height
+    width = max(sum(image.width + gap for image in images) for _, images in rows)
+    sheet = Image.new("RGB", (gap + width, gap + len(rows) * (height + label_height + gap)), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for row, (label, images) in enumerate(rows):
         top = gap + row * (height + label_height + gap)
         draw.text((gap, top), label, fill=(230, 230, 230), font=ImageFont.load_default(16))
-        for column, image in enumerate(images):
-            sheet.paste(image, (gap + column * (width + gap), top + label_height))
+        left = gap
+        for image in images:
+            sheet.paste(image, (left, top + label_height))
+            left += image.width + gap
     sheet.save(file)
     return file
 

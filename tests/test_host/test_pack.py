@@ -6,16 +6,12 @@ import io
 
 import numpy as np
 import pytest
-from host.media import read_frames
 from host.server import HostError
-from host.workflow import check_workflow, to_prompt
 from PIL import Image
 
 from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 
 NODES = {"LoadCogVideoXI2V", "ApplyRefAdapter", "LoadFAEEmbedding", "FlexiActSampler", "TrainFAE"}
-
-each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
 @pytest.fixture
@@ -71,22 +67,6 @@ def test_the_five_nodes_are_there_and_every_input_and_output_has_a_tooltip(objec
 def test_every_node_is_in_a_shipped_workflow():
     shipped = {node["type"] for path in WORKFLOWS for node in load_workflow(path)["nodes"]}
     assert shipped >= NODES
-
-
-@each_workflow
-def test_workflow_fits_the_nodes(path, object_info):
-    assert check_workflow(load_workflow(path), object_info) == []
-
-
-@each_workflow
-def test_workflow_runs_and_its_video_decodes_to_the_frames_asked_for(path, server):
-    prompt = fit_to_small_model(to_prompt(load_workflow(path), server.object_info()))
-    run = server.run(prompt)
-    videos = [file for file in server.output_files(run) if file.suffix == ".mp4"]
-    assert videos
-    for video in videos:
-        frames = read_frames(video)
-        assert len(frames) == 17 and frames[0].size == (64, 64), video.name
 
 
 def test_same_graph_and_seed_twice_gives_identical_frames(server, prompt):

@@ -1,0 +1,134 @@
+"""Makes the thumbnails of the shipped workflows anew, by running each in a headless ComfyUI.
+
+    .venv/bin/python -m tests.host.thumbnails               # all
+    .venv/bin/python -m tests.host.thumbnails flexiact_blend flexiact_batch
+
+A workflow for CogVideoX-5B is run on the small world, with an action of that world, and its thumbnail says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from flexiact_core.world import shipped
+
+from .demo import BACKGROUND, contact_sheet, spread
+from .environment import ROOT
+from .media import read_frames
+from .server import ComfyServer, HostError, Run
+from .workflow import to_prompt
+
+WORKFLOWS = Path(ROOT) / "workflows"
+SIDE_PX = 512
+GAP_PX = 8
+# Workflows for CogVideoX-5B, and the action of the small world in their thumbnails.
+STAND_INS = {
+    "flexiact_transfer": "slide",
+    "flexiact_human": "sway",
+    "flexiact_animal": "jump",
+    "flexiact_camera": "pan",
+}
+
+
+def main() -> None:
+    """Nothing, once the thumbnails lie beside the workflows; exits with the reason if one cannot be made."""
+    names = sys.argv[1:] or sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    with tempfile.TemporaryDirectory(prefix="flexiact-thumbnails-") as folder:
+        try:
+            with ComfyServer(Path(folder)) as server:
+                for name in names:
+                    print(f"Running {name}", flush=True)
+                    print(make_thumbnail(server, name, WORKFLOWS), flush=True)
+        except (HostError, FileNotFoundError) as error:
+            sys.exit(f"No thumbnail. {error}")
+
+
+def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
+    """`folder`/<name>.jpg: the actions that a workflow uses, and below them the videos that it has just made.
+
+    Raises FileNotFoundError if there is no such workflow, HostError if it fails or saves no video.
+    """
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    prompt = to_prompt(workflow, server.object_info())
+    if name in STAND_INS:
+        prompt = on_small_world(prompt, STAND_INS[name], server.base / "input")
+    run = server.run(prompt)
+    results = list(_results(server, prompt, run, "on the small world, not CogVideoX-5B" if name in STAND_INS else ""))
+    if not results:
+        raise HostError(f"{name} ended well, but saved no video.")
+    references = [(f"reference: {action}", _reference(action)) for action in _actions(prompt)]
+    return _draw(references + results, folder / f"{name}.jpg")
+
+
+def on_small_world(prompt: dict, action: str, input_folder: Path) -> dict:
+    """`prompt`, with models, sizes and words of the small world, and its first target as input_folder/target.png."""
+    example = shipped.example(action)
+    input_folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(_to_bytes(example.image)).save(input_folder / "target.png")
+    changes = {
+        "LoadCogVideoXI2V": {"model": shipped.LABEL},
+        "ApplyRefAdapter": {"adapter_file": f"{shipped.LABEL}/{shipped.refadapter_path().name}"},
+        "LoadFAEEmbedding": {"fae_file": f"{shipped.LABEL}/{shipped.fae_path(action).name}"},
+        "LoadImage": {"image": "target.png"},
+        "FlexiActSampler": {
+            "prompt": example.caption, "width": 64, "height": 64, "num_frames": 17, "steps": 25, "cfg": 1.0,
+        },
+    }  # fmt: skip
+    return {
+        key: {**node, "inputs": node["inputs"] | changes.get(node["class_type"], {})} for key, node in prompt.items()
+    }
+
+
+def _results(server: ComfyServer, prompt: dict, run: Run, where: str) -> Iterator[tuple[str, list]]:
+    files = server.output_files(run)
+    for node in prompt.values():
+        if node["class_type"] != "SaveVideo":
+            continue
+        prefix = Path(node["inputs"]["filename_prefix"]).name
+        if prefix.endswith("_reference"):
+            continue
+        label = ", ".join(filter(None, (node["_meta"]["title"].lower(), where)))
+        for file in (file for file in files if re.fullmatch(rf"{prefix}_\d+_", file.stem)):
+            yield label, read_frames(file)
+            label = ""
+
+
+def _actions(prompt: dict) -> list[str]:
+    nodes = list(prompt.values())
+    files = [node["inputs"]["fae_file"] for node in nodes if node["class_type"] == "LoadFAEEmbedding"]
+    examples = [node["inputs"]["action"] for node in nodes if node["class_type"] == "LoadExampleAction"]
+    return [Path(file).stem for file in files] or examples[:1]
+
+
+def _reference(action: str) -> list:
+    return [Image.fromarray(frame) for frame in _to_bytes(shipped.example(action).reference)]
+
+
+def _draw(rows: list[tuple[str, list]], file: Path) -> Path:
+    # Of three frames, those of an action that goes to and fro would look alike.
+    height = (SIDE_PX - GAP_PX) // max(len(rows) + 1, 4) - GAP_PX
+    fitted = []
+    for label, frames in rows:
+        width = round(frames[0].width * height / frames[0].height)
+        count = (SIDE_PX - GAP_PX) // (width + GAP_PX)
+        fitted.append((label, [frame.resize((width, height)) for frame in spread(frames, count)]))
+    sheet = Image.open(contact_sheet(fitted, file))
+    square = Image.new("RGB", (SIDE_PX, SIDE_PX), BACKGROUND)
+    square.paste(sheet, ((SIDE_PX - sheet.width) // 2, (SIDE_PX - sheet.height) // 2))
+    square.save(file, quality=90)
+    return file
+
+
+def _to_bytes(frames):
+    return (frames * 255).round().astype("uint8")
+
+
+if __name__ == "__main__":
+    main()

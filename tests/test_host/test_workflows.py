@@ -1,0 +1,144 @@
+"""The shipped workflows in a real ComfyUI: the small world's as they are, the others with small random models."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from host.media import read_frames
+from host.thumbnails import BACKGROUND, GAP_PX, SIDE_PX, STAND_INS, make_thumbnail
+from host.thumbnails import WORKFLOWS as FOLDER
+from host.workflow import check_workflow, to_prompt
+from PIL import Image
+
+from flexiact_core.world.actions import ACTIONS
+from flexiact_core.world.shipped import example
+
+from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
+
+# The demo's test runs the quickstart as it is, a test of training the other.
+RUN_ELSEWHERE = {"flexiact_quickstart", "flexiact_train"}
+FOR_5B = [path for path in WORKFLOWS if path.stem in STAND_INS]
+AS_SHIPPED = [path for path in WORKFLOWS if path.stem not in STAND_INS.keys() | RUN_ELSEWHERE]
+NUM_FRAMES, FRAME_PX = 17, 64
+
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+each_for_5b = pytest.mark.parametrize("path", FOR_5B, ids=lambda path: path.stem)
+
+
+def nodes_of(prompt: dict, kind: str) -> list[dict]:
+    """The inputs of every node of a kind, in the order of the graph."""
+    return [node["inputs"] for node in prompt.values() if node["class_type"] == kind]
+
+
+@pytest.fixture(scope="session")
+def made(server, object_info):
+    """made(name) runs a workflow as shipped, once, and gives its prompt and the frames of its videos (T, H, W, 3)."""
+
+    @cache
+    def run_as_shipped(name: str) -> tuple[dict, list[np.ndarray]]:
+        prompt = to_prompt(load_workflow(FOLDER / f"{name}.json"), object_info)
+        files = server.output_files(server.run(prompt))
+        videos = [np.stack([np.asarray(frame) for frame in read_frames(f)]) for f in files if f.suffix == ".mp4"]
+        return prompt, videos
+
+    return run_as_shipped
+
+
+@each_workflow
+def test_a_workflow_fits_the_nodes(path, object_info):
+    assert check_workflow(load_workflow(path), object_info) == []
+
+
+@each_workflow
+def test_a_workflow_has_a_note_and_names_its_groups(path):
+    workflow = load_workflow(path)
+    (note,) = (node for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+    assert note["widgets_values"][0].startswith("## ")
+    assert {group["title"] for group in workflow["groups"]} >= {"Start here"}
+
+
+@each_workflow
+def test_a_workflow_runs_from_left_to_right(path):
+    workflow = load_workflow(path)
+    left = {node["id"]: node["pos"][0] for node in workflow["nodes"]}
+    backwards = [(source, target) for _, source, _, target, *_ in workflow["links"] if left[source] > left[target]]
+    assert backwards == []
+
+
+@pytest.mark.parametrize("path", AS_SHIPPED, ids=lambda path: path.stem)
+def test_a_workflow_of_the_small_world_runs_as_it_is(path, made):
+    _, videos = made(path.stem)
+    assert videos
+    for video in videos:
+        assert video.shape[0] == NUM_FRAMES and video.shape[2] == FRAME_PX
+
+
+@each_for_5b
+def test_a_workflow_for_5b_runs_with_other_files_and_sizes(path, server, object_info):
+    run = server.run(fit_to_small_model(to_prompt(load_workflow(path), object_info)))
+    (video,) = (read_frames(file) for file in server.output_files(run) if file.suffix == ".mp4")
+    assert len(video) == NUM_FRAMES and video[0].size == (FRAME_PX, FRAME_PX)
+
+
+@each_for_5b
+def test_a_workflow_for_5b_has_the_released_files_and_settings(path, object_info):
+    prompt = to_prompt(load_workflow(path), object_info)
+    (base,), (adapter,) = nodes_of(prompt, "LoadCogVideoXI2V"), nodes_of(prompt, "ApplyRefAdapter")
+    (action,), (sampler,) = nodes_of(prompt, "LoadFAEEmbedding"), nodes_of(prompt, "FlexiActSampler")
+    assert base["model"] == "CogVideoX-5b-I2V"
+    assert (adapter["adapter_file"], adapter["weight"]) == ("ckpts/refnetlora_step40000_model.pt", 0.7)
+    assert Path(action["fae_file"]).parent.as_posix() == "ckpts/FAE/motion_ckpts"
+    settings = [sampler[key] for key in ("width", "height", "num_frames", "steps", "cfg", "scheduler")]
+    assert settings == [720, 480, 49, 50, 6.0, "DPM"]
+
+
+def test_acceleration_as_shipped_leaves_no_step_out(object_info):
+    prompt = to_prompt(load_workflow(FOLDER / "flexiact_transfer.json"), object_info)
+    (settings,) = nodes_of(prompt, "FlexiActAcceleration")
+    assert settings["step_cache"] == "off"
+
+
+def test_a_batch_gives_a_video_of_each_of_its_pictures(made):
+    prompt, videos = made("flexiact_batch")
+    pictures = [example(node["action"], node["target"]).image * 255 for node in nodes_of(prompt, "LoadExampleAction")]
+    assert len(videos) == len(pictures)
+    errors = [[np.abs(video[0] - picture).mean() for picture in pictures] for video in videos]
+    assert np.argmin(errors, axis=1).tolist() == list(range(len(pictures)))
+
+
+def test_a_comparison_differs_in_the_action_alone(made):
+    prompt, (_, video) = made("flexiact_compare")
+    without, with_action = nodes_of(prompt, "FlexiActSampler")
+    action = with_action.pop("fae")
+    assert "fae" not in without and without == with_action
+    assert prompt[action[0]]["class_type"] == "LoadFAEEmbedding"
+    above, below = video[:, :FRAME_PX], video[:, -FRAME_PX:]
+    assert above.shape == below.shape and (above != below).any()
+
+
+def test_a_blend_measures_itself_against_what_both_actions_make_together(object_info):
+    prompt = to_prompt(load_workflow(FOLDER / "flexiact_blend.json"), object_info)
+    (wanted,) = nodes_of(prompt, "LoadExampleAction")
+    blended = {Path(node["fae_file"]).stem for node in nodes_of(prompt, "LoadFAEEmbedding")}
+    assert blended == set(ACTIONS[wanted["action"]].parts)
+
+
+@each_workflow
+def test_a_workflow_has_a_thumbnail(path):
+    assert Image.open(path.with_suffix(".jpg")).size == (SIDE_PX, SIDE_PX)
+
+
+def test_a_thumbnail_shows_the_reference_and_what_the_workflow_made_of_the_target(server, tmp_path):
+    inputs = example(STAND_INS["flexiact_animal"])
+    picture = Image.open(make_thumbnail(server, "flexiact_animal", tmp_path))
+    side = (SIDE_PX - GAP_PX) // 4 - GAP_PX
+    strips = np.asarray(picture, np.float32)[:, GAP_PX : GAP_PX + side]
+    rows = np.flatnonzero(np.abs(strips - BACKGROUND).mean(axis=(1, 2)) > 30)
+    reference, result = strips[rows[0] :][:side], strips[rows[-1] - side + 1 : rows[-1] + 1]
+    shown = [np.asarray(Image.fromarray((frame * 255).astype(np.uint8)).resize((side, side)))
+             for frame in (inputs.reference[0], inputs.image)]  # fmt: skip
+    assert np.abs(reference - shown[0]).mean() < 5
+    assert np.abs(result - shown[1]).mean() < np.abs(result - shown[0]).mean()
