@@ -1,6 +1,6 @@
-"""What the step caches change, on the small world: `python -m benchmarks.quality`.
+"""What step caches, float8 weights and tiled decoding change, on the small world: `python -m benchmarks.quality`.
 
-Every video is made exactly and with each cache from the same noise. PSNR is that of the frames against the exact
+Every video is made exactly and in each other way from the same noise. PSNR is that of the frames against the exact
 video's; accuracy and slope say whether the action is still done (flexiact_core/world/measure.py).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from benchmarks.measure import clock
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration
+from flexiact_core.cogvideox.loading import load_base
 from flexiact_core.cogvideox.model import decode_latents, encode_pixels, encode_prompt
 from flexiact_core.flexiact.fae import FAE
 from flexiact_core.flexiact.schedule import MotionBias
@@ -61,11 +63,21 @@ def psnr(frames: np.ndarray, exact: np.ndarray) -> float:
     return float("inf") if error == 0 else -10 * np.log10(error)
 
 
-def compare(world: World, scheduler: str, cases: list[Case], steps: int) -> list[str]:
+def in_float8(world: World, weights: Path) -> World:
+    """The same world with its big matrices rounded to float8; computed in float32, so no faster here."""
+    folder = shipped.base_folder(weights)
+    base = load_base(folder, folder, torch.float32, keep_float8=True)
+    base.transformer.float()
+    return replace(world, base=base)
+
+
+def compare(world: World, rounded: World, scheduler: str, cases: list[Case], steps: int) -> list[str]:
     """Rows of the table for one scheduler."""
     rows, exact, full = [], [], 0.0
-    for name, acceleration in CHOICES.items():
-        made = [make_video(world, case, scheduler, acceleration, steps) for case in cases]
+    ways = {name: (world, acceleration) for name, acceleration in CHOICES.items()}
+    ways["float8 weights"] = (rounded, EXACT)
+    for name, (base, acceleration) in ways.items():
+        made = [make_video(base, case, scheduler, acceleration, steps) for case in cases]
         videos, seconds = [video for video, _ in made], sum(second for _, second in made)
         exact, full = exact or videos, full or seconds
         fidelity = [measure_action(video, case.scene, case.action) for video, case in zip(videos, cases, strict=True)]
@@ -76,6 +88,32 @@ def compare(world: World, scheduler: str, cases: list[Case], steps: int) -> list
         rows.append(f"| {scheduler} | {name} | " + " | ".join(cells) + " |")
         print(rows[-1], flush=True)
     return rows
+
+
+@torch.no_grad()
+def compare_decodes(world: World, action: str = "pan") -> list[str]:
+    """Rows on 480x720 frames decoded in tiles against the same latents decoded whole, by the small world's VAE."""
+    vae = world.base.vae
+    frames = torch.from_numpy(render_clip(shipped.reference_scene(action), action).frames[:9])
+    large = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2), (480, 720), mode="bicubic").clamp(0, 1)
+    posterior = encode_pixels(vae, to_model_pixels(large.permute(0, 2, 3, 1)), CPU)
+    latents = posterior.mean * vae.config.scaling_factor
+    tiled = to_frames(decode_latents(vae, latents, CPU))
+    whole = to_frames(vae.decode(latents.transpose(1, 2) / vae.config.scaling_factor).sample)
+    # Tiles of 240x360 overlap by a sixth and a fifth; there they are blended into each other.
+    seams = torch.zeros(480, 720, dtype=torch.bool)
+    for start in (200, 400):
+        seams[start : start + 40] = True
+    for start in (288, 576):
+        seams[:, start : start + 72] = True
+    error = (tiled - whole).abs().mean((0, 3))
+    return [
+        "| 480x720, 9 frames, in tiles against whole | |\n|---|---|",
+        f"| PSNR | {psnr(tiled.numpy(), whole.numpy()):.1f} dB |",
+        f"| mean difference where tiles are blended | {error[seams].mean() * 255:.2f} of 255 |",
+        f"| mean difference elsewhere | {error[~seams].mean() * 255:.2f} of 255 |",
+        f"| largest difference | {(tiled - whole).abs().max() * 255:.1f} of 255 |",
+    ]
 
 
 def main() -> None:
@@ -94,10 +132,11 @@ def main() -> None:
     ]
     print(f"{len(world.faes)} actions, {len(cases)} videos, {arguments.steps} steps.\n")
     print(
-        "| scheduler | step cache | denoising faster by | PSNR to exact | accuracy | slope |\n|---|---|---|---|---|---|"
+        "| scheduler | way | denoising faster by | PSNR to exact | accuracy | slope |\n|---|---|---|---|---|---|"
     )
     for scheduler in ("DPM", "DDIM"):
-        compare(world, scheduler, cases, arguments.steps)
+        compare(world, in_float8(world, arguments.weights), scheduler, cases, arguments.steps)
+    print("", *compare_decodes(world), sep="\n")
 
 
 if __name__ == "__main__":
