@@ -48,7 +48,7 @@ async def answer_preview(request: web.Request) -> web.StreamResponse:
 
 
 def _weighting(settings: Mapping[str, str]) -> dict:
-    from ..flexiact_core.cogvideox.sampling import make_scheduler
+    from ..flexiact_core.cogvideox.sampling import make_scheduler, take_steps
     from ..flexiact_core.flexiact.schedule import MotionBias
 
     bias = MotionBias(
@@ -59,12 +59,8 @@ def _weighting(settings: Mapping[str, str]) -> dict:
     )
     # Where the steps lie does not depend on the base's noise schedule.
     scheduler = make_scheduler({}, settings.get("scheduler", ""))
-    num_timesteps = scheduler.config.num_train_timesteps
-    steps = _number(settings, "steps", int)
-    if not 1 <= steps <= num_timesteps:
-        raise SettingError(f"steps {steps}: between 1 and {num_timesteps} are possible.")
-    scheduler.set_timesteps(steps, device="cpu")
-    return {"timesteps": scheduler.timesteps.tolist(), "curve": [bias.at(t) for t in range(num_timesteps)]}
+    timesteps = take_steps(scheduler, _number(settings, "steps", int))
+    return {"timesteps": timesteps, "curve": [bias.at(t) for t in range(scheduler.config.num_train_timesteps)]}
 
 
 def _number(settings: Mapping[str, str], name: str, kind: Callable[[str], float]) -> float:

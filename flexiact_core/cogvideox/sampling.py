@@ -25,6 +25,18 @@ def make_scheduler(config: Mapping[str, Any], name: SchedulerName):
     return classes[name].from_config(dict(config), timestep_spacing="trailing")
 
 
+def take_steps(scheduler, steps: int) -> list[int]:
+    """The timesteps (999..0) of a run of so many steps, for which the scheduler is then set.
+
+    Raises SettingError if steps is not in 1..1000.
+    """
+    possible = scheduler.config.num_train_timesteps
+    if not 1 <= steps <= possible:
+        raise SettingError(f"steps {steps}: between 1 and {possible} are possible.")
+    scheduler.set_timesteps(steps, device="cpu")
+    return scheduler.timesteps.tolist()
+
+
 @torch.no_grad()
 def sample(
     transformer,
@@ -47,11 +59,10 @@ def sample(
     attention_kwargs gives the attention processors' named arguments at a timestep (999..0). on_step is called after
     each step with its index and the clean latents predicted there; it may raise to stop. At cfg 1 the negative
     prompt has no effect and is not computed.
-    Raises SettingError if steps is not in 1..1000, or as accelerate() does.
+    Raises SettingError as take_steps() and accelerate() do.
     Source: CogVideoX image-to-video, diffusers' CogVideoXImageToVideoPipeline.
     """
-    if not 1 <= steps <= scheduler.config.num_train_timesteps:
-        raise SettingError(f"steps {steps}: between 1 and {scheduler.config.num_train_timesteps} are possible.")
+    timesteps = take_steps(scheduler, steps)
     device, dtype = latents.device, prompt_embeds.dtype
     guided = cfg != 1.0
     prompts = torch.cat([negative_embeds, prompt_embeds]) if guided else prompt_embeds
@@ -62,8 +73,6 @@ def sample(
     transformer = for_num_latent_frames(transformer, num_latent_frames)
     predict = accelerate(transformer, acceleration, like=prompt_embeds)
 
-    scheduler.set_timesteps(steps, device="cpu")
-    timesteps = scheduler.timesteps.tolist()
     latents = latents.float() * scheduler.init_noise_sigma
     image_latents = image_latents.to(device, torch.float32)
     previous_clean = None
