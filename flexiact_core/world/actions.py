@@ -22,7 +22,7 @@ GROW_FACTOR = 1.5
 SHRINK_FACTOR = 0.58
 SPIN_DEG = 180.0
 PAN_PX = 12.0
-ZOOM_FACTOR = 1.4
+ZOOM_FACTOR = 1.5
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,20 @@ from .actions import ACTIONS, NUM_FRAMES
 from .base_training import training_clip
 from .render import render_frames
 from .scenes import caption
+from .vae_training import in_any_pose
 
 log = logging.getLogger(__name__)
 
-FAE_STEPS = 150
+FAE_STEPS = 200
 FAE_LEARNING_RATE = 3e-2
 # A constant rate leaves the tokens shaking about the best place; a lower one lets them settle.
-FAE_SETTLE_STEPS = 100
+FAE_SETTLE_STEPS = 200
 FAE_SETTLE_RATE = 8e-3
 FAE_BATCH_SIZE = 8
 FAE_CROPS = 12
 REFADAPTER_RANK = 16
-REFADAPTER_STEPS = 400
-REFADAPTER_LEARNING_RATE = 1e-3
+REFADAPTER_STEPS = 1200
+REFADAPTER_LEARNING_RATE = 5e-4
 REFADAPTER_BATCH_SIZE = 16
 
 
@@ -36,13 +37,15 @@ def learn_action(
     *,
     steps: int = FAE_STEPS,
     settle_steps: int = 0,
-    state=None,
+    crops: int = FAE_CROPS,
+    debiased: bool = True,
     seed: int = 0,
     device: str = "cpu",
 ) -> torch.Tensor:
     """Motion tokens (layers, 16, width) learned from the one reference clip of `action`, its verb unsaid.
 
-    settle_steps: further steps at a lower learning rate. state: a TrainingState to go on from.
+    settle_steps: further steps at a lower learning rate. crops: of the clip, 1 is the clip uncut. debiased: whether
+    the debiased motion loss takes part.
     """
     from ..cogvideox.model import encode_prompt
     from ..cogvideox.sampling import make_scheduler
@@ -52,7 +55,7 @@ def learn_action(
     where = torch.device(device)
     example = shipped.example(action)
     generator = torch.Generator().manual_seed(seed)
-    videos = cut_crops(torch.from_numpy(example.reference), shipped.FPS, 64, 64, 17, FAE_CROPS, generator)
+    videos = cut_crops(torch.from_numpy(example.reference), shipped.FPS, 64, 64, 17, crops, generator)
     length = base.transformer.config.max_text_seq_length
     with torch.no_grad():
         words, empty = (
@@ -60,27 +63,39 @@ def learn_action(
             for text in (example.reference_caption, "")
         )
     clips = encode_clips(base.vae, videos, words, empty, where)
-    for total, rate in ((steps, FAE_LEARNING_RATE), (steps + settle_steps, FAE_SETTLE_RATE)):
-        if state is None or state.steps_done < total:
-            state = fit_fae(
-                base.transformer,
-                make_scheduler(base.scheduler_config, "DPM"),
-                clips,
-                steps=total,
-                learning_rate=rate,
-                seed=seed,
-                device=where,
-                num_tokens=length,
-                batch_size=FAE_BATCH_SIZE,
-                resume=state,
-            )
+    stages = [(steps, FAE_LEARNING_RATE)]
+    if settle_steps:
+        stages.append((steps + settle_steps, FAE_SETTLE_RATE))
+    state = None
+    for total, rate in stages:
+        state = fit_fae(
+            base.transformer,
+            make_scheduler(base.scheduler_config, "DPM"),
+            clips,
+            steps=total,
+            learning_rate=rate,
+            seed=seed,
+            device=where,
+            num_tokens=length,
+            batch_size=FAE_BATCH_SIZE,
+            debiased=debiased,
+            resume=state,
+        )
     return state.parameters[TOKENS]
 
 
 def build_faes(weights: Path, *, device: str, workers: int, actions: tuple[str, ...] = tuple(ACTIONS)) -> None:
-    """Nothing; writes the FAE of every action into a weights folder. Files that exist are kept."""
+    """Nothing; writes the FAE of every action into a weights folder, and beside it the clip it is learned from.
+
+    FAEs that exist are kept.
+    """
+    from ..video import write_preview
+
     missing = [name for name in actions if not shipped.fae_path(name, weights).exists()]
     _spread(_learn_actions, missing, weights, device, workers)
+    for name in actions:
+        clip = torch.from_numpy(shipped.example(name).reference)
+        write_preview(shipped.fae_path(name, weights).with_suffix(".mp4"), clip, shipped.FPS)
 
 
 def _spread(work, missing: list, weights: Path, device: str, workers: int) -> None:
@@ -121,8 +136,8 @@ def _settle_worker(base, device: str) -> None:
 
 
 @torch.no_grad()
-def read_refadapter_data(base, data_folder: Path, *, num_clips: int, device: str) -> dict:
-    """Clips of the base's training, and one random frame of each as the picture the video has to start from.
+def read_refadapter_data(base, *, num_clips: int, device: str) -> dict:
+    """Clips of subjects in any pose and place, and one random frame of each as the picture the video has to start from.
 
     video_mean and video_std are (N, 5, 16, 8, 8), image_mean and image_std (N, 1, 16, 8, 8), unscaled; words is a
     list of N captions, half of them naming the action.
@@ -132,26 +147,23 @@ def read_refadapter_data(base, data_folder: Path, *, num_clips: int, device: str
 
     columns: dict[str, list] = {}
     words: list[str] = []
-    for path in sorted(data_folder.glob("part_*.pt")):
-        part = torch.load(path, weights_only=True)
-        first = int(path.stem.removeprefix("part_"))
-        for row in range(min(len(part["plain"]), num_clips - len(words))):
-            scene, motion, action = training_clip(first + row)
-            rng = np.random.default_rng([first + row, 78])
-            frame = int(rng.integers(NUM_FRAMES))
-            picture = torch.from_numpy(render_frames(scene, motion)[frame : frame + 1])
-            posterior = encode_pixels(base.vae, to_model_pixels(picture), torch.device(device))
-            columns.setdefault("image_mean", []).append(posterior.mean)
-            columns.setdefault("image_std", []).append(posterior.std)
-            for name in ("video_mean", "video_std"):
-                columns.setdefault(name, []).append(part[name][row : row + 1].float())
-            words.append(caption(scene, action if rng.uniform() < 0.5 else None))
+    for index in range(num_clips):
+        scene, motion, action = training_clip(index)
+        rng = np.random.default_rng([index, 78])
+        # The base knows upright subjects near the centre only: the adapter is what opens it to the others.
+        scene = in_any_pose(scene, rng)
+        video = torch.from_numpy(render_frames(scene, motion))
+        picture = video[rng.integers(NUM_FRAMES)][None]
+        for name, pixels in (("video", video), ("image", picture)):
+            posterior = encode_pixels(base.vae, to_model_pixels(pixels), torch.device(device))
+            columns.setdefault(f"{name}_mean", []).append(posterior.mean)
+            columns.setdefault(f"{name}_std", []).append(posterior.std)
+        words.append(caption(scene, action if rng.uniform() < 0.5 else None))
     return {name: torch.cat(values) for name, values in columns.items()} | {"words": words}
 
 
 def build_refadapter(
     weights: Path,
-    work: Path,
     *,
     device: str,
     num_clips: int = 1024,
@@ -173,7 +185,7 @@ def build_refadapter(
         return
     base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), torch.bfloat16)
     _settle_worker(base, device)
-    data = read_refadapter_data(base, work / "data", num_clips=num_clips, device=device)
+    data = read_refadapter_data(base, num_clips=num_clips, device=device)
     length = base.transformer.config.max_text_seq_length
     where = torch.device(device)
     with torch.no_grad():

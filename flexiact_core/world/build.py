@@ -1,8 +1,9 @@
 """All weights of the small world from nothing: `python -m flexiact_core.world.build`.
 
 Stages: vae, data, base, decoder, refadapter, fae. Every stage resumes where it was
-stopped; a stage that is done is skipped. Checkpoints and data lie in the folder --work, what ships
-in --out. With limits on wall time (--vae-minutes, --base-minutes and so on) the learning
+stopped; a stage that is done is skipped. Checkpoints and data lie in the folder --work,
+what ships in --out. --start trains on from the base of another weights folder instead of
+from nothing. With limits on wall time (--vae-minutes, --base-minutes and so on) the learning
 rate falls to the end of the time instead of the last step.
 """
 
@@ -29,32 +30,29 @@ log = logging.getLogger(__name__)
 STAGES = ("vae", "data", "base", "decoder", "refadapter", "fae")
 
 
+def _plan(chosen, **schedule) -> hogwild.Plan:
+    return hogwild.Plan(**schedule, workers=chosen.workers, device=chosen.device, nice=chosen.nice)
+
+
 def train_vae(work: Path, chosen) -> None:
     """Nothing; trains the VAE into work/vae.pt."""
-    plan = hogwild.Plan(
-        steps=chosen.vae_steps,
-        minutes=chosen.vae_minutes,
-        learning_rate=1.5e-3,
-        ema_decay=0.998,
-        workers=chosen.workers,
-        device=chosen.device,
-        nice=chosen.nice,
+    plan = _plan(
+        chosen, steps=chosen.vae_steps, minutes=chosen.vae_minutes, learning_rate=chosen.vae_rate, ema_decay=0.998
     )
-    hogwild.run(VAETask(), plan, work / "vae.pt")
+    start = None
+    if chosen.start:
+        from diffusers import AutoencoderKLCogVideoX
+
+        start = AutoencoderKLCogVideoX.from_pretrained(shipped.base_folder(chosen.start) / "vae").float().state_dict()
+    hogwild.run(VAETask(trained=start is not None), plan, work / "vae.pt", start)
 
 
 def train_decoder(work: Path, chosen) -> None:
     """Nothing; trains the decoder on into work/decoder.pt, the latents unchanged."""
-    plan = hogwild.Plan(
-        steps=chosen.decoder_steps,
-        minutes=chosen.decoder_minutes,
-        learning_rate=1e-3,
-        ema_decay=0.99,
+    plan = _plan(
+        chosen, steps=chosen.decoder_steps, minutes=chosen.decoder_minutes, learning_rate=1e-3, ema_decay=0.99,
         warmup_steps=30,
-        workers=chosen.workers,
-        device=chosen.device,
-        nice=chosen.nice,
-    )
+    )  # fmt: skip
     hogwild.run(DecoderTask(work / "vae.pt"), plan, work / "decoder.pt")
 
 
@@ -77,16 +75,20 @@ def trained_vae(work: Path):
 
 def train_base(work: Path, chosen) -> None:
     """Nothing; trains transformer and text encoder into work/base.pt."""
-    plan = hogwild.Plan(
-        steps=chosen.base_steps,
-        minutes=chosen.base_minutes,
-        learning_rate=chosen.base_rate,
-        workers=chosen.workers,
-        device=chosen.device,
-        nice=chosen.nice,
-    )
+    plan = _plan(chosen, steps=chosen.base_steps, minutes=chosen.base_minutes, learning_rate=chosen.base_rate)
     task = BaseTask(work / "data", trained_vae(work).config.scaling_factor, chosen.batch_size)
-    hogwild.run(task, plan, work / "base.pt")
+    start = None
+    if chosen.start:
+        from diffusers import CogVideoXTransformer3DModel
+        from transformers import T5EncoderModel
+
+        folder = shipped.base_folder(chosen.start)
+        parts = {
+            "transformer": CogVideoXTransformer3DModel.from_pretrained(folder / "transformer"),
+            "text_encoder": T5EncoderModel.from_pretrained(folder / "text_encoder"),
+        }
+        start = torch.nn.ModuleDict(parts).float().state_dict()
+    hogwild.run(task, plan, work / "base.pt", start)
 
 
 def export_base(work: Path, out: Path) -> None:
@@ -107,18 +109,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=shipped.WEIGHTS, help="the weights folder to write")
     parser.add_argument("--work", type=Path, default=Path(".cache/world"), help="checkpoints and data")
+    parser.add_argument("--start", type=Path, help="a weights folder whose base to train on from, not from nothing")
     parser.add_argument("--stages", default=",".join(STAGES), help="comma separated: " + ", ".join(STAGES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each, on a CPU")
-    parser.add_argument("--vae-steps", type=int, default=2500, help="per worker")
+    parser.add_argument("--vae-steps", type=int, default=3600, help="per worker")
     parser.add_argument("--vae-minutes", type=float)
-    parser.add_argument("--decoder-steps", type=int, default=600, help="per worker")
+    parser.add_argument("--vae-rate", type=float, default=1.5e-3)
+    parser.add_argument("--decoder-steps", type=int, default=400, help="per worker")
     parser.add_argument("--decoder-minutes", type=float)
-    parser.add_argument("--base-steps", type=int, default=6000, help="per worker")
+    parser.add_argument("--base-steps", type=int, default=12000, help="per worker")
     parser.add_argument("--base-minutes", type=float)
     parser.add_argument("--base-rate", type=float, default=7e-4)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--clips", type=int, default=4096)
+    parser.add_argument("--clips", type=int, default=5120)
     parser.add_argument("--refadapter-minutes", type=float)
     parser.add_argument("--fresh", action="store_true", help="also make adapters anew whose files exist")
     parser.add_argument("--nice", type=int, default=0)
@@ -156,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             if chosen.fresh:
                 shipped.refadapter_path(chosen.out).unlink(missing_ok=True)
-            build_refadapter(chosen.out, chosen.work, device=chosen.device, minutes=chosen.refadapter_minutes)
+            build_refadapter(chosen.out, device=chosen.device, minutes=chosen.refadapter_minutes)
         elif stage == "fae":
             from .adapter_training import build_faes
 

@@ -21,6 +21,7 @@ import torch
 
 from . import shipped
 from .actions import ACTIONS, SEEN_ACTIONS, UNSEEN_ACTIONS
+from .adapter_training import FAE_SETTLE_STEPS, learn_action
 from .measure import measure_video
 from .render import render_clip
 from .scenes import Scene, caption, sample_far_target, sample_target
@@ -40,7 +41,13 @@ class Setting:
     refadapter: float = 0.0
     targets: str = "held out"  # or "far"
     words: str = "plain"  # or "action", or "other": names another action than the clip's
+    # How an FAE is learned anew for this row instead of taking the shipped one, and of which actions.
+    learned: tuple[tuple[str, int | bool], ...] = ()
+    actions: tuple[str, ...] = tuple(ACTIONS)
 
+
+# One of each kind: there and back, away, size, turn, camera, never seen.
+ABLATION_ACTIONS = ("jump", "slide", "grow", "spin", "pan", "hop")
 
 SETTINGS: dict[str, Setting] = {
     "none": Setting("no FAE", fae=False),
@@ -50,6 +57,10 @@ SETTINGS: dict[str, Setting] = {
     "weighted": Setting("FAE + weighting"),
     "weighted3": Setting("FAE + weighting, alpha 3", alpha=3.0),
     "refadapter": Setting("FAE + weighting + RefAdapter 0.7", refadapter=0.7),
+    "uncut": Setting("FAE learned without crops, + weighting", learned=(("crops", 1),), actions=ABLATION_ACTIONS),
+    "undebiased": Setting(
+        "FAE learned without the debiased loss, + weighting", learned=(("debiased", False),), actions=ABLATION_ACTIONS
+    ),
     "far_none": Setting("far targets, no FAE", fae=False, targets="far"),
     "far": Setting("far targets, FAE + weighting", targets="far"),
     "far_refadapter": Setting("far targets, FAE + weighting + RefAdapter 0.7", refadapter=0.7, targets="far"),
@@ -208,7 +219,7 @@ def run_setting(world: World, setting: Setting, actions: Sequence[str], num_targ
     """The records of one row of the table."""
     records = []
     for action in actions:
-        if setting.words == "action" and action in UNSEEN_ACTIONS:
+        if action not in setting.actions or (setting.words == "action" and action in UNSEEN_ACTIONS):
             continue
         cases = make_cases(action, setting, num_targets, num_seeds)
         if setting.name.startswith("oracle"):
@@ -217,6 +228,8 @@ def run_setting(world: World, setting: Setting, actions: Sequence[str], num_targ
             videos = oracle_videos(world, cases)
         else:
             tokens = world.faes[action] if setting.fae else None
+            if setting.learned:
+                tokens = learn_action(world.base, action, settle_steps=FAE_SETTLE_STEPS, **dict(setting.learned))
             videos = sample_videos(world, cases, tokens, alpha=setting.alpha, refadapter=setting.refadapter)
         records += measure_cases(cases, videos)
     return records
@@ -237,7 +250,11 @@ COMPARISONS = (
     ("weighted", "none"),
     ("weighted", "fae"),
     ("weighted3", "fae"),
+    ("weighted3", "weighted"),
     ("refadapter", "weighted"),
+    ("weighted", "uncut"),
+    ("weighted", "undebiased"),
+    ("far", "far_none"),
     ("far_refadapter", "far"),
     ("other", "other0"),
     ("other3", "other0"),

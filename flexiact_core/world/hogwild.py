@@ -56,10 +56,13 @@ class Plan:
     nice: int = 0
 
 
-def run(task: Task, plan: Plan, checkpoint: Path) -> dict[str, torch.Tensor]:
+def run(
+    task: Task, plan: Plan, checkpoint: Path, start: dict[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
     """The averaged weights (EMA) after training, float32 on the CPU; resumes from `checkpoint`.
 
-    A finished checkpoint is returned at once.
+    A finished checkpoint is returned at once. start: weights to begin with where there is no checkpoint yet,
+    instead of fresh ones.
     """
     state = _load(checkpoint)
     if state is not None and state["progress"] >= 1.0:
@@ -69,6 +72,8 @@ def run(task: Task, plan: Plan, checkpoint: Path) -> dict[str, torch.Tensor]:
     if state is not None:
         master.load_state_dict(state["weights"])
         log.info("resuming %s at step %d", checkpoint.name, state["step"])
+    elif start is not None:
+        master.load_state_dict(start)
     workers = plan.workers if plan.device == "cpu" else 1
     if workers == 1:
         _work(0, task, plan, checkpoint, master)

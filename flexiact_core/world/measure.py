@@ -26,7 +26,7 @@ _CAMERA_OUTLIER = 0.02
 class Identity:
     """How far a video is from its subject, each averaged over the frames; 0 is perfect.
 
-    colour: mean absolute error of the lit and shaded half's mean colour, 0..1.
+    colour: mean absolute error of the lit and the shaded half's mean colour, 0..1; a half that is gone counts as 1.
     shape: 1 - overlap (IoU) with the true outline in the pose that was read.
     background: mean absolute error outside the sprite, 0..1.
     right_shape: share of frames whose outline fits the true shape best of all shapes.
@@ -200,12 +200,15 @@ def measure_video(frames: np.ndarray, scene: Scene, action: str) -> tuple[Fideli
 
 def _compare_subject(frames, scene: Scene, track: Track, lit_cover, shaded_cover) -> Identity:
     seen = lit_cover + shaded_cover > 0.5
-    lit = np.asarray(COLOURS[scene.colour], dtype=np.float32)
+    background = render_background(scene, track.pan, track.zoom)
+    colour, drawn_cover = render_sprite(scene, track)
+    true = background + drawn_cover[..., None] * (colour - background)
     colour_errors = []
-    for cover, colour in ((lit_cover, lit), (shaded_cover, lit * SHADE)):
+    for cover in (lit_cover, shaded_cover):
+        # Compared with the true picture in the same pose and at the same pixels: soft edges then cancel out.
         core = (cover > 0.9)[..., None]
-        mean = (frames * core).sum((1, 2)) / np.maximum(core.sum((1, 2)), 1)
-        colour_errors.append(np.abs(mean - colour).mean())
+        error = ((frames - true) * core).sum((1, 2)) / np.maximum(core.sum((1, 2)), 1)
+        colour_errors.append(np.where(core.any((1, 2)), np.abs(error), 1.0).mean())
     overlaps = {}
     for shape in SHAPES:
         # Each shape gets the size at which it covers as much as was read.
@@ -216,7 +219,6 @@ def _compare_subject(frames, scene: Scene, track: Track, lit_cover, shaded_cover
     best = np.max([overlaps[shape] for shape in SHAPES], axis=0)
     pose = Track(track.x, track.y, track.radius + 3.0, track.angle, track.pan, track.zoom)
     outside = (render_sprite(scene, pose)[1] < 0.5)[..., None]
-    background = render_background(scene, track.pan, track.zoom)
     background_error = (np.abs(frames - background) * outside).sum() / (3 * outside.sum())
     return Identity(
         colour=float(np.mean(colour_errors)),

@@ -80,12 +80,12 @@ def sample_scene(seed: int, pairs: tuple[tuple[str, str], ...] = TRAINED_PAIRS) 
     return Scene(
         shape=shape,
         colour=colour,
-        radius=float(rng.uniform(10.0, 13.0)),
+        radius=float(rng.uniform(11.0, 14.0)),
         x=float(rng.uniform(25.0, 37.0)),
-        y=float(rng.uniform(26.0, 38.0)),
+        y=float(rng.uniform(27.0, 37.0)),
         tone=tones[rng.integers(len(tones))],
         pattern=PATTERNS[rng.integers(len(PATTERNS))],
-        pattern_px=float(rng.uniform(30.0, 40.0)),
+        pattern_px=float(rng.uniform(42.0, 56.0)),
         phase_x=float(rng.uniform(0.0, 1.0)),
         phase_y=float(rng.uniform(0.0, 1.0)),
     )
@@ -121,7 +121,7 @@ def sample_far_target(seed: int, reference: Scene) -> Scene:
         return replace(scene, angle=side * float(rng.uniform(30.0, 60.0)))
     if kind == 1:
         return replace(scene, x=32.0 + side * 13.0, y=32.0 + float(rng.uniform(-9.0, 9.0)))
-    return replace(scene, radius=float(rng.uniform(7.5, 8.5) if side < 0 else rng.uniform(15.0, 16.5)))
+    return replace(scene, radius=float(rng.uniform(8.5, 9.5) if side < 0 else rng.uniform(16.0, 17.5)))
 
 
 def caption(scene: Scene, action: str | None = None) -> str:

@@ -11,10 +11,12 @@ import torch
 from .actions import SEEN_ACTIONS, compose, medleys, motion_of
 from .models import make_vae
 from .render import render_frames, sprite_mask, track_of
-from .scenes import FRAME_PX, sample_scene
+from .scenes import FRAME_PX, Scene, sample_scene
 
 SPRITE_WEIGHT = 6.0
-KL_WEIGHT = 1e-3
+KL_WEIGHT = 5e-4
+# What is hardest to learn is shown more often: a zoom is easily taken for growth, a turn hardly moves an outline.
+SHOWN_MORE = {"zoom": 2.0, "spin": 1.5}
 
 
 def sample_motion(rng: np.random.Generator, medley_share: float, still_share: float = 0.0):
@@ -25,16 +27,31 @@ def sample_motion(rng: np.random.Generator, medley_share: float, still_share: fl
     if draw < still_share + medley_share:
         pairs = medleys()
         return compose(pairs[rng.integers(len(pairs))]), None
-    name = SEEN_ACTIONS[rng.integers(len(SEEN_ACTIONS))]
+    shares = np.array([SHOWN_MORE.get(name, 1.0) for name in SEEN_ACTIONS])
+    name = SEEN_ACTIONS[rng.choice(len(SEEN_ACTIONS), p=shares / shares.sum())]
     return motion_of(name), name
+
+
+def in_any_pose(scene: Scene, rng: np.random.Generator) -> Scene:
+    """`scene` turned, moved and resized at random, as no clip of the base's training starts."""
+    return replace(
+        scene,
+        radius=float(rng.uniform(8.0, 17.5)),
+        x=float(rng.uniform(18.0, 46.0)),
+        y=float(rng.uniform(18.0, 46.0)),
+        angle=float(rng.uniform(-180.0, 180.0)),
+    )
 
 
 class VAETask:
     """Reconstruction of clips, crops of clips and single pictures; `hogwild.Task`.
 
-    Single pictures are a third of the batches throughout: without them a small causal
-    VAE stays at gray.
+    Single pictures are a part of the batches throughout: without them a small causal VAE stays at gray.
+    trained: whether the VAE can draw already; a fresh one gets more single pictures and small crops at first.
     """
+
+    def __init__(self, trained: bool = False):
+        self.trained = trained
 
     def make_module(self) -> torch.nn.Module:
         return make_vae()
@@ -46,13 +63,7 @@ class VAETask:
         """A clip (17, 64, 64, 3) and where it counts most (17, 64, 64), in any pose and place."""
         scene = sample_scene(int(rng.integers(2**31)))
         if rng.uniform() < 0.5:
-            scene = replace(
-                scene,
-                radius=float(rng.uniform(7.5, 16.5)),
-                x=float(rng.uniform(18.0, 46.0)),
-                y=float(rng.uniform(18.0, 46.0)),
-                angle=float(rng.uniform(-180.0, 180.0)),
-            )
+            scene = in_any_pose(scene, rng)
         motion, _ = sample_motion(rng, medley_share=0.3)
         return render_frames(scene, motion), sprite_mask(scene, track_of(scene, motion), margin_px=3.0)
 
@@ -69,7 +80,7 @@ class VAETask:
                 t = rng.integers(len(frames))
                 clips.append(frames[t : t + 1])
                 masks.append(mask[t : t + 1])
-        elif progress < 0.3 or draw < 0.4:
+        elif progress < 0.3 or draw < 0.35:
             # Small crops give many different batches a second.
             for _ in range(6):
                 frames, mask = self._clip(rng)
@@ -90,7 +101,7 @@ class VAETask:
         return pixels.to(self.device), weight.to(self.device)
 
     def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
-        pixels, weight = self._batch(generator, progress)
+        pixels, weight = self._batch(generator, max(progress, 0.3) if self.trained else progress)
         posterior = self._encode(module, pixels)
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)
@@ -113,6 +124,7 @@ class DecoderTask(VAETask):
     """
 
     def __init__(self, weights: Path):
+        super().__init__(trained=True)
         self.weights = weights
 
     def make_module(self) -> torch.nn.Module:
@@ -124,10 +136,6 @@ class DecoderTask(VAETask):
     @torch.no_grad()
     def _encode(self, module, pixels: torch.Tensor):
         return super()._encode(module, pixels)
-
-    def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
-        # Crops only help a fresh VAE along.
-        return super().loss(module, generator, max(progress, 0.3))
 
 
 @torch.no_grad()

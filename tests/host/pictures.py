@@ -1,7 +1,11 @@
-"""The pictures of README and help pages, drawn anew: `python -m tests.host.pictures`, a minute on two cores."""
+"""The pictures of README and help pages, made anew: `python -m tests.host.pictures`, a minute or two on two cores.
+
+Screenshots need a Chromium; without one they stay as they are, and that is said.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,9 @@ from flexiact_core.plots import BACKGROUND, TEXT, draw_heat_map, draw_lines
 from flexiact_core.world import shipped
 from flexiact_core.world.evaluate import STEPS, load_world
 
+from .browser import NO_CHROMIUM, Frontend, find_chromium, open_browser
 from .environment import ROOT
+from .server import ComfyServer, HostError
 
 DOCS = Path(ROOT) / "web" / "docs"
 ACTIONS = ("jump", "slide", "spin", "zoom")
@@ -24,7 +30,7 @@ TILE_PX, GAP_PX, LABEL_PX = 92, 4, 62
 
 
 def main() -> None:
-    """Nothing; writes the pictures into web/docs."""
+    """Nothing; writes the pictures into web/docs. Raises HostError if the quickstart fails in the browser."""
     world = load_world(dtype=torch.float32)
     _save(draw_weighting(), DOCS / "weighting.png")
     rows = {action: sample_example(world, action) for action in ACTIONS}
@@ -32,6 +38,52 @@ def main() -> None:
     shares = rows[ACTIONS[0]][3]
     title = f"{ACTIONS[0]}: share of attention on the action's tokens"
     _save(draw_heat_map(shares, title=title, x_label="step", y_label="layer"), DOCS / "attention.png")
+    if find_chromium() is None:
+        print(NO_CHROMIUM)
+        return
+    with tempfile.TemporaryDirectory() as folder, ComfyServer(Path(folder)) as server, open_browser() as browser:
+        shoot_quickstart(Frontend(browser, server, "readme", {"Comfy.VueNodes.Enabled": True}))
+
+
+def shoot_quickstart(frontend: Frontend) -> None:
+    """Nothing; writes quickstart.png, the graph after it has run, and curve.png, the sampler's picture, from close by.
+
+    Raises HostError if it does not run.
+    """
+    frontend.drop(Path(ROOT) / "workflows" / "flexiact_quickstart.json")
+    frontend.press_run()
+    if (end := frontend.wait_until_heard("execution_success", "execution_error")) != "execution_success":
+        raise HostError(f"The quickstart ended with {end}.")
+    videos = frontend.page.locator("video[src*='type=output']")
+    videos.last.wait_for()
+    for number in range(videos.count()):
+        # In the middle of the action.
+        videos.nth(number).evaluate("(video) => { video.pause(); video.currentTime = 1.1 }")
+    frontend.command("Comfy.Canvas.FitView")
+    frontend.page.wait_for_timeout(1500)
+    left, top, right, bottom = frontend.page.evaluate(
+        """() => {
+            const { scale, offset } = app.canvas.ds
+            const boxes = app.graph.groups.map(({ pos, size }) => [...pos, pos[0] + size[0], pos[1] + size[1]])
+            const ends = [0, 1, 2, 3].map((i) => Math[i < 2 ? "min" : "max"](...boxes.map((box) => box[i])))
+            return ends.map((end, i) => (end + offset[i % 2]) * scale + (i < 2 ? -8 : 8))
+        }"""
+    )
+    with Image.open(frontend.shoot("quickstart")) as page:
+        page.convert("RGB").crop((left, top, right, bottom)).save(DOCS / "quickstart.png", optimize=True)
+    print("web/docs/quickstart.png")
+    # In full size, with the lower end of the sampler in view.
+    frontend.page.evaluate(
+        """() => {
+            const node = app.graph.nodes.find((node) => node.type === "FlexiActSampler")
+            app.canvas.ds.scale = 1.2
+            app.canvas.ds.offset = [100 - node.pos[0], 700 - node.pos[1] - node.size[1]]
+            app.canvas.setDirty(true, true)
+        }"""
+    )
+    frontend.page.wait_for_timeout(700)
+    frontend.page.locator(".flexiact-weighting").screenshot(path=str(DOCS / "curve.png"))
+    print("web/docs/curve.png")
 
 
 def draw_weighting(steps: int = 50):
