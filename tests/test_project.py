@@ -29,7 +29,9 @@ IN_THE_ARCHIVE = {
     "LICENSE", "README.md", "__init__.py", "flexiact_core", "locales", "nodes", "pyproject.toml", "requirements.txt",
     "web", "workflows",
 }  # fmt: skip
-KINDS_IN_THE_ARCHIVE = {"", ".jpg", ".js", ".json", ".md", ".png", ".py", ".safetensors", ".svg", ".toml", ".txt"}
+KINDS_IN_THE_ARCHIVE = {
+    "", ".jpg", ".js", ".json", ".md", ".mp4", ".png", ".py", ".safetensors", ".svg", ".toml", ".txt",
+}  # fmt: skip
 
 
 def requirements() -> list[str]:
