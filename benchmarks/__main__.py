@@ -33,7 +33,7 @@ from benchmarks.sizes import (
 )
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration
 from flexiact_core.cogvideox.model import Posterior, rotary_positions
-from flexiact_core.cogvideox.sampling import make_scheduler, sample
+from flexiact_core.cogvideox.sampling import make_scheduler, sample, take_steps
 from flexiact_core.flexiact.attention import LayerMotion, MotionAttention, project_motion, with_motion_attention
 from flexiact_core.flexiact.clips import Clips
 from flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, matrices_by_weight, with_refadapters
@@ -251,9 +251,8 @@ def step_flops(size: Size) -> dict[str, int]:
 
 def sampling_rows(step: dict[str, float], steps: int = 50) -> list[str]:
     """Rows for a whole run, from the measured steps: the bias is on in the steps above timestep 700."""
-    scheduler = make_scheduler(SCHEDULER, "DPM")
-    scheduler.set_timesteps(steps)
-    on = sum(MotionBias().at(timestep) != 0 for timestep in scheduler.timesteps.tolist())
+    timesteps = take_steps(make_scheduler(SCHEDULER, "DPM"), steps)
+    on = sum(MotionBias().at(timestep) != 0 for timestep in timesteps)
 
     def run(side: str) -> float:
         return on * step[f"{side}, bias on"] + (steps - on) * step[f"{side}, bias off"]

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from flexiact_core.cogvideox.sampling import make_scheduler
+from flexiact_core.cogvideox.sampling import make_scheduler, take_steps
 from flexiact_core.flexiact.fae import load_fae
 from flexiact_core.flexiact.schedule import MotionBias
 from flexiact_core.flexiact.transfer import transfer_action
-from flexiact_core.plots import BACKGROUND, TEXT, draw_heat_map, draw_lines
+from flexiact_core.plots import BACKGROUND, TEXT, draw_heat_map, draw_lines, to_tensor
 from flexiact_core.world import shipped
 from flexiact_core.world.evaluate import STEPS, load_world
 
@@ -32,7 +32,7 @@ TILE_PX, GAP_PX, LABEL_PX = 92, 4, 62
 def main() -> None:
     """Nothing; writes the pictures into web/docs. Raises HostError if the quickstart fails in the browser."""
     world = load_world(dtype=torch.float32)
-    _save(draw_weighting(), DOCS / "weighting.png")
+    _save(draw_weighting(world), DOCS / "weighting.png")
     rows = {action: sample_example(world, action) for action in ACTIONS}
     _save(draw_transfers({action: videos[:3] for action, videos in rows.items()}), DOCS / "small_world.png")
     shares = rows[ACTIONS[0]][3]
@@ -86,14 +86,13 @@ def shoot_quickstart(frontend: Frontend) -> None:
     print("web/docs/curve.png")
 
 
-def draw_weighting(steps: int = 50):
+def draw_weighting(world, steps: int = 50):
     """The weighting over the steps, as a picture (1, H, W, 3) in 0..1."""
-    scheduler = make_scheduler(load_world().base.scheduler_config, "DPM")
-    scheduler.set_timesteps(steps)
+    timesteps = take_steps(make_scheduler(world.base.scheduler_config, "DPM"), steps)
     series = []
     for weighting, strength in (("paper", 1.0), ("paper", 2.0), ("release", 2.0)):
         bias = MotionBias(strength, weighting=weighting)
-        values = [bias.at(timestep) for timestep in scheduler.timesteps.tolist()]
+        values = [bias.at(timestep) for timestep in timesteps]
         series.append((f"{weighting}, bias_strength {strength:g}", list(range(1, steps + 1)), values))
     title = "added weight on the action (logits), hold_until 800, off_below 700"
     return draw_lines(series, title=title, x_label=f"step of {steps}", width_px=480, height_px=260)
@@ -150,7 +149,7 @@ def draw_transfers(rows: dict[str, tuple[np.ndarray, ...]]):
             for place, index in enumerate(np.linspace(0, len(video) - 1, count).round().astype(int)):
                 tile = Image.fromarray((np.clip(video[index], 0, 1) * 255).round().astype(np.uint8))
                 sheet.paste(tile.resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC), (start + place * step, top))
-    return torch.from_numpy(np.asarray(sheet, dtype=np.float32) / 255)[None]
+    return to_tensor(sheet)
 
 
 def _save(picture, path: Path) -> None:
