@@ -1,8 +1,9 @@
 """`make bench`: ours, the released formulation and plain diffusers side by side, as one table.
 
 By default at reduced size, on whatever is there; `--full` takes the CogVideoX-5B-I2V architecture with random bf16
-weights at 49x480x720 and needs a GPU with 80 GB. Every time is a median of rounds in which the sides take turns;
-on a CPU it is what the process computed, on one thread, not what the wall clock says.
+weights at 49x480x720 and needs a GPU with 80 GB. Times of single steps are medians of rounds in which the sides take
+turns; whole runs are timed once. On a CPU they are what the process computed, on one thread, not what the wall clock
+says.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import platform
 import statistics
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -18,10 +20,12 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import budget
-from benchmarks.measure import clock, count_flops, matmul_peak, peak_bytes, ratio, time_side_by_side
+from benchmarks.measure import clock, count_flops, matmul, peak_bytes, ratio, time_side_by_side
 from benchmarks.released import ReleasedTraining, dense_mask, with_released_attention
 from benchmarks.sizes import (
     FULL,
+    GROWTH,
+    LONG,
     REDUCED,
     TINY,
     Size,
@@ -31,10 +35,16 @@ from benchmarks.sizes import (
     make_transformer,
     make_vae,
 )
-from flexiact_core.cogvideox.acceleration import EXACT, Acceleration
+from flexiact_core.cogvideox.acceleration import EXACT, Acceleration, accelerate
 from flexiact_core.cogvideox.model import Posterior, rotary_positions
 from flexiact_core.cogvideox.sampling import make_scheduler, sample, take_steps
-from flexiact_core.flexiact.attention import LayerMotion, MotionAttention, project_motion, with_motion_attention
+from flexiact_core.flexiact.attention import (
+    LayerMotion,
+    MotionAttention,
+    motion_kwargs,
+    project_motion,
+    with_motion_attention,
+)
 from flexiact_core.flexiact.clips import Clips
 from flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, matrices_by_weight, with_refadapters
 from flexiact_core.flexiact.schedule import MotionBias
@@ -112,11 +122,25 @@ class Bench:
         assert size.text_tokens == self.tokens.shape[1]
         return sides
 
-    def sampling(self, acceleration: Acceleration = EXACT, steps: int = 50, on_step=None):
-        """One whole denoising run of ours, adapter merged, and its latents."""
+    def compiled_forward(self):
+        """The forward "ours, bias on" with its blocks compiled."""
         twin = with_motion_attention(self.transformer)
         motion = project_motion(twin, [(self.tokens, 1.0)])
+        predict = accelerate(twin, Acceleration(compiled=True), self.inputs["hidden_states"])
+        inputs = {name: value for name, value in self.inputs.items() if name != "return_dict"}
+        return lambda: predict(**inputs, attention_kwargs={"motion": motion, "motion_bias": 1.0})
+
+    def sampling(self, acceleration: Acceleration = EXACT, steps: int = 50, on_step=None, released: bool = False):
+        """The latents of one whole denoising run: ours, adapter merged by the caller; or the released formulation."""
         bias = MotionBias()
+        if released:
+            twin = with_released_attention(self.transformer, self.tokens, self.adapter, ADAPTER_WEIGHT)
+
+            def attention_kwargs(timestep):
+                return {"bias": bias.at(timestep) or None}
+        else:
+            twin = with_motion_attention(self.transformer)
+            attention_kwargs = motion_kwargs(project_motion(twin, [(self.tokens, 1.0)]), bias)
         generator = torch.Generator().manual_seed(0)
         latents = torch.randn(self.inputs["hidden_states"][:1, :, :16].shape, generator=generator).to(self.device)
         return sample(
@@ -128,7 +152,7 @@ class Bench:
             steps=steps,
             cfg=6.0,
             generator=generator,
-            attention_kwargs=lambda timestep: {"motion": motion, "motion_bias": bias.at(timestep)},
+            attention_kwargs=attention_kwargs,
             acceleration=acceleration,
             on_step=on_step,
         )
@@ -190,6 +214,7 @@ def attention_sides(size: Size, video_tokens: int, heads: int, device, dtype) ->
         return torch.randn(1, tokens, heads, size.head_dim, device=device, dtype=dtype).transpose(1, 2)
 
     text = motion = size.text_tokens
+
     def draw_layer(tokens: int):
         # As the layer hands them over: norm and rotary have laid out query and key anew, values are as projected.
         return [draw(tokens).contiguous(), draw(tokens).contiguous(), draw(tokens)]
@@ -216,18 +241,22 @@ def attention_sides(size: Size, video_tokens: int, heads: int, device, dtype) ->
     }
 
 
-def bench_steps(bench: Bench, rounds: int) -> tuple[list[str], dict[str, float]]:
+def bench_steps(bench: Bench, rounds: int, compiled: bool) -> tuple[list[str], dict[str, float]]:
     """Rows of the table for one guided step, and the median seconds of each side."""
     with torch.no_grad():
         sides = bench.forwards()
-        seconds = time_side_by_side(sides, bench.device, rounds)
+        flops = step_flops(bench.size)
+        if compiled:
+            sides["ours, bias on, compiled"] = bench.compiled_forward()
+            flops["ours, bias on, compiled"] = flops["ours, bias on"]
+        products, operations = matmul(bench.device, bench.dtype)
+        seconds = time_side_by_side({**sides, "matmul": products}, bench.device, rounds)
         memory = {name: peak_bytes(work, bench.device) for name, work in sides.items()}
-        peak = matmul_peak(bench.device, bench.dtype)
-    flops = step_flops(bench.size)
+    matmuls = seconds.pop("matmul")
     rows = []
     for name in sides:
-        median = statistics.median(seconds[name])
-        use = f"{flops[name] / 1e12:.3g} T | {flops[name] / median / peak:.0%}"
+        share = flops[name] / operations * ratio(matmuls, seconds[name])
+        use = f"{flops[name] / 1e12:.3g} T | {share:.0%}"
         rows.append(
             row(f"step, {name}", seconds[name], ratio(seconds[name], seconds["plain diffusers"]), memory[name], use)
         )
@@ -238,7 +267,7 @@ def bench_steps(bench: Bench, rounds: int) -> tuple[list[str], dict[str, float]]
     own = [late - early for early, late in zip(own_moments, own_moments[1:])]
     rows.append(row("loop step, diffusers' pipeline", pipeline, 1.0, None))
     rows.append(row("loop step, ours", own, statistics.median(own) / statistics.median(pipeline), None))
-    rows.append(f"| measured matmul peak | {peak / 1e12:.3g} T/s | | | | |")
+    rows.append(f"| measured matmul peak | {operations / statistics.median(matmuls) / 1e12:.3g} T/s | | | | |")
     return rows, {name: statistics.median(times) for name, times in seconds.items()}
 
 
@@ -267,34 +296,35 @@ def sampling_rows(step: dict[str, float], steps: int = 50) -> list[str]:
     ]
 
 
-def bench_options(bench: Bench, steps: int, compiled: bool) -> list[str]:
-    """Rows for whole runs with the options that save time, and how far their latents move."""
-    choices = {
-        "exact": EXACT,
-        "first_block 0.1": Acceleration("first_block", threshold=0.1),
-        "first_block 0.3": Acceleration("first_block", threshold=0.3),
-        "taylor 2": Acceleration("taylor", interval=2),
-        "taylor 3": Acceleration("taylor", interval=3),
-        "taylor 4": Acceleration("taylor", interval=4),
-    }
+def bench_runs(bench: Bench, steps: int, compiled: bool) -> list[str]:
+    """Rows for whole runs: the released formulation, ours, and ours with what saves time, and how far latents move."""
+    choices = {"ours, exact": EXACT, **{f"ours, taylor {n}": Acceleration("taylor", interval=n) for n in (2, 3, 4, 5)}}
     if compiled:
-        choices["compiled"] = Acceleration(compiled=True)
-        choices["compiled, taylor 3"] = Acceleration("taylor", interval=3, compiled=True)
-    rows, reference = [], None
+        choices["ours, compiled"] = Acceleration(compiled=True)
+        for interval in (3, 4, 5):
+            choices[f"ours, compiled, taylor {interval}"] = Acceleration("taylor", interval=interval, compiled=True)
+    released, _ = run_seconds(bench, steps, released=True)
+    rows = [f"| {steps}-step run, released | {released:.4g} s | 1.00x faster | | | |"]
+    reference = None
     with bench.merged():
         for name, acceleration in choices.items():
             if acceleration.compiled:
+                # Both forms of the attention are met, so nothing is compiled in the run that is timed.
                 bench.sampling(acceleration, steps=6)
-            started = clock(bench.device)
-            latents = bench.sampling(acceleration, steps=steps)
-            seconds = clock(bench.device) - started
-            if reference is None:
-                reference, full = latents, seconds
+            seconds, latents = run_seconds(bench, steps, acceleration=acceleration)
+            reference = latents if reference is None else reference
             noise = (latents - reference).square().mean().item()
             distance = f"{10 * torch.log10(reference.square().mean() / noise).item():.1f} dB" if noise else "identical"
-            gain = f"{full / seconds:.2f}x faster"
+            gain = f"{released / seconds:.2f}x faster"
             rows.append(f"| {steps}-step run, {name} | {seconds:.4g} s | {gain} | | | latents: {distance} |")
     return rows
+
+
+def run_seconds(bench: Bench, steps: int, **options) -> tuple[float, torch.Tensor]:
+    """Seconds of one whole run, and its latents."""
+    started = clock(bench.device)
+    latents = bench.sampling(steps=steps, **options)
+    return clock(bench.device) - started, latents
 
 
 def bench_training(size: Size, device, dtype, rounds: int) -> list[str]:
@@ -343,31 +373,33 @@ def row(name: str, seconds: list[float], times: float, memory: int | None, use: 
     return f"| {name} | {statistics.median(seconds) * 1e3:,.4g} ms | {times:.3f}x | {held} | {use} |"
 
 
-def growth(size: Size, device, dtype, tokens: list[int], folder: Path) -> list[str]:
-    """Rows of one attention call against the number of video tokens, and the pictures of them."""
+def growth(size: Size, device, dtype, patches: list[tuple[int, int]], folder: Path) -> list[str]:
+    """Rows of one guided step against the number of video tokens, and the pictures of them."""
     from PIL import Image
 
     from flexiact_core.plots import draw_lines
 
-    heads = 48 if device.type == "cuda" else 1
-    names = ("plain, same tokens", "ours, bias on", "released, dense mask")
+    names = ("plain diffusers", "ours, bias on", "released, bias on")
+    tokens: list[int] = []
     times: dict[str, list[float]] = {name: [] for name in names}
     memory: dict[str, list[float]] = {name: [] for name in names}
     rows = []
-    for count in tokens:
-        sides = {
-            name: work for name, work in attention_sides(size, count, heads, device, dtype).items() if name in names
-        }
+    for grid in patches:
+        bench = Bench(replace(size, patches=grid), device, dtype)
+        tokens.append(bench.size.video_tokens)
         with torch.no_grad():
-            seconds = time_side_by_side(sides, device, rounds=5)
+            forwards = bench.forwards()
+            sides = {name: forwards[name] for name in names}
             for name, work in sides.items():
-                times[name].append(min(seconds[name]) * 1e3)
                 memory[name].append(peak_bytes(work, device) / 2**20)
+            for name, seconds in time_side_by_side(sides, device, rounds=2).items():
+                times[name].append(min(seconds) * 1e3)
         cells = [f"{times[name][-1]:,.4g} ms, {memory[name][-1]:,.0f} MiB" for name in names]
-        rows.append(f"| {count:,} | " + " | ".join(cells) + " |")
+        rows.append(f"| {tokens[-1]:,} | " + " | ".join(cells) + " |")
+        del bench, forwards, sides, work
     for title, values, file in (
-        ("milliseconds of one attention call", times, "growth_time.png"),
-        ("MiB held by one attention call", memory, "growth_memory.png"),
+        ("milliseconds of one guided step", times, "growth_time.png"),
+        ("MiB held by one guided step beside the weights", memory, "growth_memory.png"),
     ):
         lines = [(name, tokens, values[name]) for name in names]
         picture = draw_lines(lines, title=title, x_label="video tokens", log_y=True)
@@ -442,7 +474,6 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed")
     parser.add_argument("--threads", type=int, default=1, help="threads of the CPU")
-    parser.add_argument("--compile", action="store_true", help="also with torch.compile (minutes on a CPU)")
     parser.add_argument("--plots", type=Path, help="folder for the pictures of growth with the number of tokens")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -460,16 +491,17 @@ def main() -> None:
     say("| what | time | ratio | memory held | FLOPs | of matmul peak |", "|---|---|---|---|---|---|")
     say(*bench_attention(size, device, dtype, 3 * rounds))
     bench = Bench(size, device, dtype)
-    rows, step = bench_steps(bench, rounds)
+    compiled = not arguments.tiny
+    rows, step = bench_steps(bench, rounds, compiled)
     say(*rows)
     say(*sampling_rows(step))
-    say(*bench_options(bench, 50 if arguments.full else 12, arguments.compile or device.type == "cuda"))
+    say(*bench_runs(bench, 6 if arguments.tiny else 50, compiled))
     del bench
     say(*bench_training(size, device, dtype, 1 if device.type == "cpu" else rounds))
     if arguments.plots:
         arguments.plots.mkdir(parents=True, exist_ok=True)
-        counts = [64, 128] if arguments.tiny else [1024, 2048, 4096, 8192, 12288, 18432]
-        say("", *growth(FULL, device, dtype, counts, arguments.plots))
+        grown, patches = (TINY, [(4, 4), (4, 8)]) if arguments.tiny else (FULL if arguments.full else LONG, GROWTH)
+        say("", *growth(grown, device, dtype, patches, arguments.plots))
     if not arguments.tiny:
         say("", *flops_table(), "", *budget.table())
 

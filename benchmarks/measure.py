@@ -89,9 +89,13 @@ class _HeldBytes(TorchDispatchMode):
                 self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes() if made_here else 0)
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations per second of a large square matrix product, the best of several."""
+def matmul(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """Ten large square matrix products, and their floating point operations: what the device can do at its best."""
     size = 8192 if device.type == "cuda" else 2048
     matrix = torch.randn(size, size, device=device, dtype=dtype)
-    seconds = time_side_by_side({"matmul": lambda: matrix @ matrix}, device, rounds=10)["matmul"]
-    return 2 * size**3 / min(seconds)
+
+    def work():
+        for _ in range(10):
+            matrix @ matrix
+
+    return work, 10 * 2 * size**3

@@ -13,21 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks.measure import clock
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration
 from flexiact_core.cogvideox.loading import load_base
-from flexiact_core.cogvideox.model import decode_latents, encode_pixels, encode_prompt
-from flexiact_core.flexiact.fae import FAE
-from flexiact_core.flexiact.schedule import MotionBias
-from flexiact_core.flexiact.transfer import transfer_action
+from flexiact_core.cogvideox.model import decode_latents, encode_pixels
 from flexiact_core.video import to_frames, to_model_pixels
 from flexiact_core.world import shipped
-from flexiact_core.world.evaluate import SETTINGS, Case, World, load_world, make_cases
+from flexiact_core.world.evaluate import SETTINGS, Case, World, load_world, make_cases, transfer_case
 from flexiact_core.world.measure import measure_action
 from flexiact_core.world.render import render_clip
 
 CPU = torch.device("cpu")
+DRAWN = ("exact", "first_block 0.2", "taylor 3", "taylor 5")
 CHOICES = {
     "exact": EXACT,
     "first_block 0.05": Acceleration("first_block", threshold=0.05),
@@ -36,25 +35,17 @@ CHOICES = {
     "taylor 2": Acceleration("taylor", interval=2),
     "taylor 3": Acceleration("taylor", interval=3),
     "taylor 4": Acceleration("taylor", interval=4),
+    "taylor 5": Acceleration("taylor", interval=5),
 }
 
 
 @torch.no_grad()
 def make_video(world: World, case: Case, scheduler: str, acceleration: Acceleration, steps: int):
-    """The frames (17, 64, 64, 3) in 0..1 of one case, and the seconds that its denoising took."""
-    base = world.base
-    picture = torch.from_numpy(render_clip(case.scene, None).frames[:1])
-    posterior = encode_pixels(base.vae, to_model_pixels(picture), CPU)
-    length = base.transformer.config.max_text_seq_length
-    words = encode_prompt(base.text_encoder, base.tokenizer, case.words, length, CPU)
+    """The frames (17, 64, 64, 3) in 0..1 of one case, and the seconds that its latents took."""
     started = clock(CPU)
-    latents = transfer_action(
-        base, posterior, words, words, faes=[(FAE(world.faes[case.action]), 1.0)], adapters=[], bias=MotionBias(),
-        num_frames=17, steps=steps, cfg=1.0, scheduler=scheduler, seed=case.seed, device=CPU,
-        acceleration=acceleration,
-    )  # fmt: skip
+    latents = transfer_case(world, case, steps=steps, scheduler=scheduler, acceleration=acceleration)
     seconds = clock(CPU) - started
-    return to_frames(decode_latents(base.vae, latents, CPU)).numpy(), seconds
+    return to_frames(decode_latents(world.base.vae, latents, CPU)).numpy(), seconds
 
 
 def psnr(frames: np.ndarray, exact: np.ndarray) -> float:
@@ -90,6 +81,18 @@ def compare(world: World, rounded: World, scheduler: str, cases: list[Case], ste
     return rows
 
 
+def draw(world: World, case: Case, scheduler: str, steps: int, file: Path) -> Path:
+    """`file`, a picture with a row of frames of one case for each way in DRAWN."""
+    from tests.host.demo import contact_sheet, spread
+
+    rows = []
+    for name in DRAWN:
+        video, _ = make_video(world, case, scheduler, CHOICES[name], steps)
+        frames = [Image.fromarray((frame * 255).round().astype("uint8")).resize((96, 96)) for frame in video]
+        rows.append((f"{name}: {case.action}, {scheduler}, {steps} steps", spread(frames)))
+    return contact_sheet(rows, file)
+
+
 @torch.no_grad()
 def compare_decodes(world: World, action: str = "pan") -> list[str]:
     """Rows on 480x720 frames decoded in tiles against the same latents decoded whole, by the small world's VAE."""
@@ -122,18 +125,19 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=4, help="held-out targets for each action")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--picture", type=Path, help="also draws one video made in some of the ways")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     world = load_world(arguments.weights, torch.float32)
+    if arguments.picture:
+        print(draw(world, make_cases("jump", SETTINGS["weighted"], 1, 1)[0], "DPM", arguments.steps, arguments.picture))
     cases = [
         case
         for action in world.faes
         for case in make_cases(action, SETTINGS["weighted"], arguments.targets, arguments.seeds)
     ]
     print(f"{len(world.faes)} actions, {len(cases)} videos, {arguments.steps} steps.\n")
-    print(
-        "| scheduler | way | denoising faster by | PSNR to exact | accuracy | slope |\n|---|---|---|---|---|---|"
-    )
+    print("| scheduler | way | denoising faster by | PSNR to exact | accuracy | slope |\n|---|---|---|---|---|---|")
     for scheduler in ("DPM", "DDIM"):
         compare(world, in_float8(world, arguments.weights), scheduler, cases, arguments.steps)
     print("", *compare_decodes(world), sep="\n")

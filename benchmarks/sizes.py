@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,10 @@ class Size:
 FULL = Size(42, 48, 226, 4096, 64, 13, (30, 45), (128, 256, 256, 512), 24)
 # A sixth of the width and of the tokens, so that attention and projections share the work as at full size.
 REDUCED = Size(2, 8, 40, 680, 11, 5, (20, 30), (24, 48, 48, 96), 2, time_width=86)
+# One layer of the same with the text, motion and video tokens of full size: long, yet a CPU can wait for it.
+LONG = replace(REDUCED, layers=1, text_tokens=226, latent_frames=13)
+# Patches of a frame, from 1,040 video tokens in 13 latent frames to full size's 17,550.
+GROWTH = [(8, 10), (10, 16), (14, 22), (20, 32), (24, 39), (30, 45)]
 TINY = Size(2, 2, 6, 32, 4, 3, (4, 4), (8, 8, 8, 8), 1, head_dim=16, time_width=16)
 
 

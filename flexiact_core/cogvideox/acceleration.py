@@ -35,7 +35,7 @@ class Acceleration:
     step_cache: "off" is exact. The others reuse earlier steps and change the result, through diffusers' hooks:
     "first_block" (FirstBlockCache) skips the other blocks of a step in which the first block's change differs from
     the last full step's by less than `threshold`, as a fraction; "taylor" (TaylorSeer) computes one of `interval`
-    steps in full and extrapolates the last block's output between them.
+    steps in full and extrapolates between them what all blocks together add.
     compiled: torch.compile of the repeated block; results differ in rounding only.
     attention: the kernel torch uses; "auto" is torch's own choice. Results differ in rounding only.
     Raises SettingError if a value is out of range.
@@ -99,23 +99,50 @@ def _attach_step_cache(transformer, acceleration: Acceleration) -> None:
         raise SettingError(
             f"step_cache '{acceleration.step_cache}' needs diffusers 0.36 or newer. Update it, or choose off."
         ) from None
-    last = len(transformer.transformer_blocks) - 1
     if acceleration.step_cache == "first_block":
-        if last == 0:
+        if len(transformer.transformer_blocks) == 1:
             raise SettingError("step_cache 'first_block': this base has one block, so there is nothing to skip.")
         config = FirstBlockCacheConfig(threshold=acceleration.threshold)
     else:
-        # On the last block alone. diffusers' own choice of layers finds none in CogVideoX, its "lite" form would hook
-        # the final projection, which is shared with the base, and all layers would hold several GB of outputs.
+        # On all blocks as one module. diffusers' own choice of layers finds none in CogVideoX, its "lite" form would
+        # hook the final projection, which is shared with the base, and all layers would hold several GB of outputs.
+        transformer.transformer_blocks = torch.nn.ModuleList([_BlockStack(transformer.transformer_blocks)])
         config = TaylorSeerCacheConfig(
             cache_interval=acceleration.interval,
             disable_cache_before_step=TAYLOR_WARM_UP,
             max_order=1,
             taylor_factors_dtype=torch.float32,
-            skip_predict_identifiers=[rf"transformer_blocks\.(?!{last}$)\d+"],
-            cache_identifiers=[rf"transformer_blocks\.{last}"],
+            cache_identifiers=[r"transformer_blocks\.0\.change"],
         )
     transformer.enable_cache(config)
+
+
+class _BlockStack(torch.nn.Module):
+    """All blocks as one, which adds to its input what they change, so that a step cache can stand in for the change.
+
+    A stand-in for their output instead would not know of the noise that an SDE scheduler adds in each step: it would
+    never be removed, and stay in the video as grain. In float32, in which a change of bf16 adds up to the very output.
+    """
+
+    def __init__(self, blocks):
+        super().__init__()
+        self.change = _BlocksChange(blocks)
+
+    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **inputs) -> tuple[Tensor, Tensor]:
+        video, text = self.change(hidden_states, encoder_hidden_states, **inputs)
+        return (hidden_states + video).to(hidden_states), (encoder_hidden_states + text).to(encoder_hidden_states)
+
+
+class _BlocksChange(torch.nn.Module):
+    def __init__(self, blocks):
+        super().__init__()
+        self.blocks = blocks
+
+    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **inputs) -> tuple[Tensor, Tensor]:
+        video, text = hidden_states, encoder_hidden_states
+        for block in self.blocks:
+            video, text = block(video, text, **inputs)
+        return video.float() - hidden_states, text.float() - encoder_hidden_states
 
 
 def _check_kernel(name: AttentionKernel, head_dim: int, like: Tensor) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from . import shipped
-from .actions import ACTIONS, SEEN_ACTIONS, UNSEEN_ACTIONS
+from .actions import ACTIONS, NUM_FRAMES, SEEN_ACTIONS, UNSEEN_ACTIONS
 from .adapter_training import FAE_SETTLE_STEPS, learn_action
 from .measure import measure_video
 from .render import render_clip
@@ -125,6 +125,29 @@ def make_cases(action: str, setting: Setting, num_targets: int, num_seeds: int) 
         for seed in range(num_seeds):
             cases.append(Case(action, target, scene, caption(scene, word), seed))
     return cases
+
+
+@torch.no_grad()
+def transfer_case(
+    world: World, case: Case, *, steps: int = STEPS, scheduler: str = "DPM", **options
+) -> torch.Tensor:  # fmt: skip
+    """Latents (1, 5, 16, 8, 8) of one case with its FAE and the weighting, as a node makes them: by transfer_action(),
+    which takes the options."""
+    from ..cogvideox.model import encode_pixels, encode_prompt
+    from ..flexiact.fae import FAE
+    from ..flexiact.schedule import MotionBias
+    from ..flexiact.transfer import transfer_action
+    from ..video import to_model_pixels
+
+    base, cpu = world.base, torch.device("cpu")
+    picture = torch.from_numpy(render_clip(case.scene, None).frames[:1])
+    posterior = encode_pixels(base.vae, to_model_pixels(picture), cpu)
+    length = base.transformer.config.max_text_seq_length
+    words = encode_prompt(base.text_encoder, base.tokenizer, case.words, length, cpu)
+    return transfer_action(
+        base, posterior, words, words, faes=[(FAE(world.faes[case.action]), 1.0)], adapters=[], bias=MotionBias(),
+        num_frames=NUM_FRAMES, steps=steps, cfg=1.0, scheduler=scheduler, seed=case.seed, device=cpu, **options,
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from flexiact_core.cogvideox.model import decode_latents
 from flexiact_core.cogvideox.sampling import make_scheduler, take_steps
-from flexiact_core.flexiact.fae import load_fae
 from flexiact_core.flexiact.schedule import MotionBias
-from flexiact_core.flexiact.transfer import transfer_action
 from flexiact_core.plots import BACKGROUND, TEXT, draw_heat_map, draw_lines, to_tensor
+from flexiact_core.video import to_frames
 from flexiact_core.world import shipped
-from flexiact_core.world.evaluate import STEPS, load_world
+from flexiact_core.world.evaluate import STEPS, Case, load_world, transfer_case
 
 from .browser import NO_CHROMIUM, Frontend, find_chromium, open_browser
 from .environment import ROOT
@@ -102,31 +102,14 @@ def draw_weighting(world, steps: int = 50):
 def sample_example(world, action: str, target: int = 0, seed: int = 0):
     """Reference, target and result of an action as frames (T, 64, 64, 3), and the shares of attention (layers, steps)
     that its tokens got."""
-    from flexiact_core.cogvideox.model import decode_latents, encode_pixels, encode_prompt
-    from flexiact_core.video import to_frames, to_model_pixels
-
-    base, cpu = world.base, torch.device("cpu")
     example = shipped.example(action, target)
-    picture = torch.from_numpy(example.image)[None]
-    words = encode_prompt(base.text_encoder, base.tokenizer, example.caption, 16, cpu)
     shares: list[float] = []
-    latents = transfer_action(
-        base,
-        encode_pixels(base.vae, to_model_pixels(picture), cpu),
-        words,
-        words,
-        faes=[(load_fae(shipped.fae_path(action)), 1.0)],
-        adapters=[],
-        bias=MotionBias(),
-        num_frames=17,
-        steps=STEPS,
-        cfg=1.0,
-        scheduler="DPM",
-        seed=seed,
-        device=cpu,
+    latents = transfer_case(
+        world,
+        Case(action, target, example.target, example.caption, seed),
         on_share=lambda layer, share: shares.append(float(share)),
     )
-    frames = to_frames(decode_latents(base.vae, latents, cpu)).numpy()
+    frames = to_frames(decode_latents(world.base.vae, latents, torch.device("cpu"))).numpy()
     return example.reference, example.image[None], frames, torch.tensor(shares).view(STEPS, -1).T
 
 
