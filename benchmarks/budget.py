@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import peak_bytes
-from benchmarks.sizes import FULL, make_text_encoder, make_transformer, make_vae
+from benchmarks.sizes import FULL, Size, make_text_encoder, make_transformer, make_vae
+from flexiact_core.cogvideox.acceleration import Acceleration
 
 META = torch.device("meta")
 GIB = 2**30
@@ -16,7 +17,7 @@ GIB = 2**30
 
 def table() -> list[str]:
     """Lines of the table; sizes in GiB, bf16. Activations are tensors alive at once, kernels' workspaces left out."""
-    items = [*_weights(), *_activations()]
+    items = [*_weights(), *_step_caches(), *activations(FULL).items()]
     return ["| at full size, bf16 | GiB |", "|---|---|", *(f"| {name} | {size / GIB:,.2f} |" for name, size in items)]
 
 
@@ -38,32 +39,34 @@ def _weights() -> list[tuple[str, int]]:
     ]
 
 
-def _activations() -> list[tuple[str, int]]:
+def _step_caches() -> list[tuple[str, int]]:
+    values = 2 * (FULL.text_tokens + FULL.video_tokens) * FULL.width
+    return [(f"step cache {name}", Acceleration(name).held_bytes(values, 2)) for name in ("first_block", "taylor")]
+
+
+def activations(size: Size) -> dict[str, int]:
+    """Bytes of the tensors alive at once in each piece of work, in bf16."""
     from benchmarks.__main__ import Bench, training_sides
     from flexiact_core.cogvideox.model import decode_latents
 
-    bench = Bench(FULL, META, torch.bfloat16)
-    vae = make_vae(FULL, META, torch.bfloat16)
-    height, width = FULL.patches[0] * 2, FULL.patches[1] * 2
-    latents = torch.empty(1, FULL.latent_frames, 16, height, width, device=META, dtype=torch.bfloat16)
+    bench = Bench(size, META, torch.bfloat16)
+    vae = make_vae(size, META, torch.bfloat16)
+    height, width = size.patches[0] * 2, size.patches[1] * 2
+    pixels = torch.empty(1, 3, size.frames, *size.pixels, device=META, dtype=torch.bfloat16)
+    latents = torch.empty(1, size.latent_frames, 16, height, width, device=META, dtype=torch.bfloat16)
+    steps, trainings = bench.forwards(), training_sides(size)
+    works = {
+        **{f"a guided step, {side}": steps[side] for side in ("plain diffusers", "ours, bias on", "released, bias on")},
+        f"the tiled decode, {size.frames} frames": lambda: decode_latents(vae, latents, META),
+        "encoding 1 frame": lambda: vae.encode(pixels[:, :, :1]),
+        f"encoding {size.frames} frames": lambda: vae.encode(pixels),
+    }
     with _fused_attention():
-        training = [
-            (f"activations of an FAE training step, {name}", peak_bytes(work, META))
-            for name, work in training_sides(FULL).items()
-            if name.startswith("ours")
-        ]
-    with torch.no_grad(), _fused_attention():
-        sides = bench.forwards()
-        return [
-            ("activations of a guided step, plain diffusers", peak_bytes(sides["plain diffusers"], META)),
-            ("activations of a guided step, ours, bias on", peak_bytes(sides["ours, bias on"], META)),
-            ("activations of a guided step, released, bias on", peak_bytes(sides["released, bias on"], META)),
-            (
-                "activations of the tiled decode, 49 frames",
-                peak_bytes(lambda: decode_latents(vae, latents, META), META),
-            ),
-            *training,
-        ]
+        with torch.no_grad():
+            taken = {name: peak_bytes(work, META) for name, work in works.items()}
+        for side in ("ours", "ours, without checkpointing"):
+            taken[f"an FAE training step, {side}"] = peak_bytes(trainings[side], META)
+    return {f"activations of {name}": size_bytes for name, size_bytes in taken.items()}
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -348,7 +348,10 @@ class FlexiActSampler(io.ComfyNode):
             middle = clean_latents.shape[1] // 2
             progress.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
 
-        needed = host.transformer_bytes(model, num_frames, *posterior.mean.shape[-2:], batch=2)
+        num_latent_frames = cogvideox.count_latent_frames(base.vae, num_frames)
+        needed = host.transformer_bytes(
+            model, num_latent_frames, *posterior.mean.shape[-2:], batch=2, acceleration=acceleration.run
+        )
         with host.on_device(transformer, needed) as device:
             latents = transfer_action(
                 base,
@@ -368,7 +371,7 @@ class FlexiActSampler(io.ComfyNode):
                 on_step=on_step,
                 on_share=on_share if draw_attention else None,
             )
-        with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
+        with host.on_device(model.vae, host.decode_bytes(model, num_frames, height, width)) as device:
             frames = to_frames(cogvideox.decode_latents(base.vae, latents, device)).cpu()
         picture = host.nothing()
         if draw_attention:

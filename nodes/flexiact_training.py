@@ -518,7 +518,7 @@ class TrainRefAdapter(io.ComfyNode):
         captions = {caption: host.encode_prompt(model, caption) for caption in {clip.caption for clip in listed}}
         folder = host.encodings_folder(base_signature(base.transformer))
         progress = host.Progress(len(listed))
-        with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
+        with host.on_device(model.vae, host.encode_bytes(model, max_frames, height, width)) as device:
             encoded = encode_listed_clips(
                 base.vae,
                 listed,
@@ -679,8 +679,8 @@ class _Sampler:
                 seed=self.seed,
                 device=device,
             )
-        height, width = self.clips.first_video.shape[1:3]
-        with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
+        num_frames, height, width = self.clips.first_video.shape[:3]
+        with host.on_device(model.vae, host.decode_bytes(model, num_frames, height, width)) as device:
             self.frames = to_frames(decode_latents(model.base.vae, latents, device)).cpu()
         return self.frames
 
@@ -705,11 +705,11 @@ def _encode_clips(model: BaseModel, videos, captions) -> ActionClips:
 
     from ..flexiact_core.flexiact.clips import encode_clips
 
-    height, width = videos[0].shape[1:3]
+    num_frames, height, width = videos[0].shape[:3]
     prompt_embeds = torch.cat([host.encode_prompt(model, caption) for caption in captions])
     empty_embeds = host.encode_prompt(model, "")
     progress = host.Progress(len(videos))
-    with host.on_device(model.vae, host.vae_bytes(model, height, width)) as device:
+    with host.on_device(model.vae, host.encode_bytes(model, num_frames, height, width)) as device:
         encoded = encode_clips(
             model.base.vae, videos, prompt_embeds, empty_embeds, device, on_clip=lambda done: progress.step(done + 1)
         )

@@ -255,7 +255,8 @@ def training_memory(model: BaseModel, layer_bytes: int, checkpointing: str) -> t
     import comfy.model_management as memory
 
     num_layers = model.base.transformer.config.num_layers
-    whole, checkpointed = layer_bytes * num_layers, layer_bytes * (2 + num_layers // 16)
+    # A layer's input is one of the sixteen tensors that an estimate of a layer counts.
+    whole, checkpointed = layer_bytes * num_layers, layer_bytes * (2 + num_layers / 16)
     if checkpointing == "auto":
         weights = model.transformer.model_size()
         fits = whole + weights < 0.9 * memory.get_total_memory(model.transformer.load_device)
@@ -312,27 +313,42 @@ def encode_image(model: BaseModel, image):
     digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
 
     def compute():
-        with on_device(model.vae, vae_bytes(model, *image.shape[1:3])) as device:
+        with on_device(model.vae, encode_bytes(model, 1, *image.shape[1:3])) as device:
             return encode_pixels(model.base.vae, to_model_pixels(image), device)
 
     return model.encodings.get(("image", tuple(image.shape), digest), compute)
 
 
 def transformer_bytes(
-    model: BaseModel, num_latent_frames: int, latent_height: int, latent_width: int, batch: int
+    model: BaseModel, num_latent_frames: int, latent_height: int, latent_width: int, batch: int, acceleration=None
 ) -> int:
-    """An estimate of what one forward of the transformer needs beside its weights."""
+    """An estimate of what one forward of the transformer needs beside its weights, with what an Acceleration holds."""
     config = model.base.transformer.config
     tokens = config.max_text_seq_length + num_latent_frames * latent_height * latent_width // config.patch_size**2
     width = config.num_attention_heads * config.attention_head_dim
     # The feed-forward layer alone holds four widths in and out; q, k, v and the residuals come on top.
-    return batch * tokens * width * 16 * model.base.dtype.itemsize
+    values, itemsize = batch * tokens * width, model.base.dtype.itemsize
+    return values * 16 * itemsize + (acceleration.held_bytes(values, itemsize) if acceleration else 0)
 
 
-def vae_bytes(model: BaseModel, height_px: int, width_px: int) -> int:
-    """An estimate of what encoding or decoding needs beside the weights: a few layers of eight frames at once."""
-    channels = model.base.vae.config.block_out_channels[0]
-    return 4 * 8 * height_px * width_px * channels * model.base.dtype.itemsize
+def encode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: int) -> int:
+    """An estimate of what encoding frames needs beside the weights, in tensors of one frame in the widest layer."""
+    # The VAE takes a few frames at a time, so more frames than those need no more.
+    return (20 + 6 * min(num_frames, 12)) * height_px * width_px * _widest_layer(model)
+
+
+def decode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: int) -> int:
+    """An estimate of what decoding frames needs beside the weights: the layers of one tile, and the video twice."""
+    from ..flexiact_core.cogvideox.model import TILE_PX
+
+    tile = min(height_px, TILE_PX[0]) * min(width_px, TILE_PX[1])
+    video = 3 * num_frames * height_px * width_px * model.base.dtype.itemsize
+    return 200 * tile * _widest_layer(model) + 2 * video
+
+
+def _widest_layer(model: BaseModel) -> int:
+    """Bytes of one pixel in the layers of full resolution."""
+    return model.base.vae.config.block_out_channels[0] * model.base.dtype.itemsize
 
 
 class Progress:

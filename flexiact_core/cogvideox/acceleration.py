@@ -57,6 +57,14 @@ class Acceleration:
         if self.interval < 1:
             raise SettingError(f"interval {self.interval}: at least 1 (every step in full) is needed.")
 
+    def held_bytes(self, num_values: int, itemsize: int) -> int:
+        """What a step cache holds beside a forward, for hidden states of so many values of so many bytes each."""
+        if self.step_cache == "first_block":
+            # What the first block and what all the others have changed.
+            return 2 * num_values * itemsize
+        # Two factors in float32; a step in full holds the next two before they take their place.
+        return 4 * num_values * 4 if self.step_cache == "taylor" else 0
+
 
 EXACT = Acceleration()
 

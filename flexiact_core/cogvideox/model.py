@@ -103,6 +103,11 @@ def check_video_size(config: Mapping[str, Any], width_px: int, height_px: int, n
         )
 
 
+def count_latent_frames(vae, num_frames: int) -> int:
+    """How many latent frames a video of 4k+1 frames has."""
+    return (num_frames - 1) // vae.config.temporal_compression_ratio + 1
+
+
 def for_num_latent_frames(transformer, num_latent_frames: int):
     """The transformer, ready for this many latent frames; the same weights, the one given is left as it is.
 

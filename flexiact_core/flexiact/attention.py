@@ -237,8 +237,16 @@ _CUDA_KERNELS = {
 
 
 def _append(key: Tensor, value: Tensor, motion: LayerMotion) -> tuple[Tensor, Tensor]:
-    pairs = ((key, motion.key), (value, motion.value))
-    return tuple(torch.cat([own, extra.expand(len(own), -1, -1, -1)], dim=2) for own, extra in pairs)
+    return _append_tokens(key, motion.key), _append_tokens(value, motion.value)
+
+
+def _append_tokens(own: Tensor, motion: Tensor) -> Tensor:
+    motion = motion.expand(len(own), -1, -1, -1)
+    if motion.requires_grad:
+        # cat hands its gradient back as a view, which would keep the gradient of all N + M keys of every layer alive
+        # until the turn of the tokens' own projection, the last of a backward pass.
+        motion.register_hook(torch.clone)
+    return torch.cat([own, motion], dim=2)
 
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:

@@ -59,9 +59,7 @@ def read_clip_list(file: Path) -> list[ListedClip]:
                 f"{row[:5]} found."
             )
         start, end, fps = map(float, row[1:4])
-        clips.append(
-            ListedClip(_find(row[0], file, number), start / fps, max(0.0, end - start) / fps, row[-1].strip())
-        )
+        clips.append(ListedClip(_find(row[0], file, number), start / fps, max(0.0, end - start) / fps, row[-1].strip()))
     if not clips:
         raise CheckpointError(f"{file.name}: no clip in the list. Each line names one video.")
     return clips

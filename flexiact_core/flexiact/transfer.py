@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..cogvideox.acceleration import EXACT, Acceleration
-from ..cogvideox.model import CogVideoXI2V, Posterior, pad_image_latents, sample_posterior
+from ..cogvideox.model import CogVideoXI2V, Posterior, count_latent_frames, pad_image_latents, sample_posterior
 from ..cogvideox.sampling import SchedulerName, make_scheduler, sample
 from .attention import motion_kwargs, project_motion, with_motion_attention
 from .fae import FAE, check_fae
@@ -50,9 +50,8 @@ def transfer_action(
     for fae, _ in faes:
         check_fae(fae, base.transformer)
     generator = torch.Generator().manual_seed(seed)
-    num_latent_frames = (num_frames - 1) // base.vae.config.temporal_compression_ratio + 1
     image_latent = sample_posterior(image, base.vae.config.scaling_factor, generator)
-    image_latents = pad_image_latents(image_latent, num_latent_frames)
+    image_latents = pad_image_latents(image_latent, count_latent_frames(base.vae, num_frames))
     noise = torch.randn(image_latents.shape, generator=generator)
 
     transformer = with_refadapters(base.transformer, adapters, device, base.dtype)

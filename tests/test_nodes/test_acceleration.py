@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from host.environment import ROOT
 from small_models import make_base, make_fae, make_refadapter
 
 nodes = pytest.importorskip("flexiact_pack.nodes", reason="There is no ComfyUI to import the nodes in: `make setup`.")
@@ -195,6 +198,67 @@ def test_compiled_layers_of_the_host_give_the_same(model, files, draw, monkeypat
     monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend="aot_eager"))
     adapted = model.with_adapter(files[1], 0.7)
     assert (draw(adapted, accelerate(compiled=True)) - draw(adapted)).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("step_cache", ["off", "first_block", "taylor"])
+def test_the_sampler_asks_for_room_for_its_latent_frames(model, draw, monkeypatch, step_cache):
+    from flexiact_pack.nodes import host
+
+    asked = []
+    on_device = host.on_device
+
+    def asking(patcher, activation_bytes):
+        asked.append((patcher, activation_bytes))
+        return on_device(patcher, activation_bytes)
+
+    monkeypatch.setattr(host, "on_device", asking)
+    acceleration = accelerate(step_cache=step_cache)
+    draw(model, acceleration)
+    # 9 frames are 3 latent ones of 8x8.
+    expected = host.transformer_bytes(model, 3, 8, 8, batch=2, acceleration=acceleration.run)
+    assert [needed for patcher, needed in asked if patcher not in (model.text_encoder, model.vae)] == [expected]
+
+
+def test_the_room_asked_for_is_a_little_more_than_is_taken():
+    """Less runs out of memory; much more moves weights off the card for nothing. Counted at the full width and video,
+    computed on no device."""
+    from types import SimpleNamespace
+
+    from flexiact_pack.nodes import host
+
+    sys.path.insert(0, ROOT)
+    from benchmarks.budget import activations
+    from benchmarks.sizes import FULL, make_transformer, make_vae
+
+    size, meta = replace(FULL, layers=4), torch.device("meta")
+    parts = dict(transformer=make_transformer(size, meta, torch.bfloat16), vae=make_vae(size, meta, torch.bfloat16))
+    model = SimpleNamespace(base=SimpleNamespace(dtype=torch.bfloat16, **parts))
+    per_layer = host.transformer_bytes(model, 13, 60, 90, batch=1)
+    asked = {
+        "a guided step, ours, bias on": host.transformer_bytes(model, 13, 60, 90, batch=2),
+        "the tiled decode, 49 frames": host.decode_bytes(model, 49, 480, 720),
+        "encoding 1 frame": host.encode_bytes(model, 1, 480, 720),
+        "encoding 49 frames": host.encode_bytes(model, 49, 480, 720),
+        "an FAE training step, ours": host.training_memory(model, per_layer, "on")[0],
+        "an FAE training step, ours, without checkpointing": host.training_memory(model, per_layer, "off")[0],
+    }
+    taken = activations(size)
+    shares = {work: asked[work] / taken[f"activations of {work}"] for work in asked}
+    assert all(1 < share < 1.6 for share in shares.values()), shares
+
+
+@pytest.mark.parametrize("settings", [dict(step_cache="first_block", threshold=0.9), dict(step_cache="taylor")])
+def test_a_step_cache_holds_no_more_than_is_asked_for_it(model, files, draw, monkeypatch, settings):
+    from flexiact_pack.nodes import host
+
+    sys.path.insert(0, ROOT)
+    from benchmarks.measure import peak_bytes
+
+    acceleration = accelerate(**settings)
+    exact = peak_bytes(lambda: draw(model, steps=6), CPU)
+    cached = peak_bytes(lambda: draw(model, acceleration, steps=6), CPU)
+    room = [host.transformer_bytes(model, 3, 8, 8, batch=2, acceleration=a) for a in (None, acceleration.run)]
+    assert 0 < cached - exact <= room[1] - room[0]
 
 
 def test_a_hundred_runs_hold_no_more_memory_than_a_few(model, files, draw):

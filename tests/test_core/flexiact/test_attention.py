@@ -442,6 +442,21 @@ def test_memory_of_training_with_motion_tokens_grows_linearly(golden, adapted):
     assert grows_linearly(per_token), per_token
 
 
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_the_gradient_of_motion_tokens_keeps_no_other_alive(golden, inputs, adapted, bias):
+    """It waits for the end of the backward pass, in every layer: as a view of the gradient of all keys it would hold
+    one long video per layer."""
+    layers = project_motion(adapted, [(golden.fae.tokens.clone().requires_grad_(), 1.0)])
+    waiting = []
+    for layer in layers:
+        for projected in (layer.key, layer.value):
+            projected.register_hook(waiting.append)
+    one = {name: inputs[name][:1] for name in ("hidden_states", "encoder_hidden_states", "timestep")}
+    forward(adapted, {**inputs, **one}, motion=layers, motion_bias=bias).sum().backward()
+    assert len(waiting) == 2 * len(layers)
+    assert all(gradient.untyped_storage().nbytes() == gradient.nbytes for gradient in waiting)
+
+
 @pytest.mark.parametrize("num_latent_frames", [13, 3])
 def test_the_released_sizes_run_as_they_are(released_transformer, num_latent_frames):
     from flexiact_core.cogvideox.model import for_num_latent_frames
