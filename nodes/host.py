@@ -200,14 +200,20 @@ def compute_dtype(name: str):
     return torch.bfloat16 if memory.should_use_bf16(device) else torch.float16
 
 
-def to_base_model(base) -> BaseModel:
-    """The socket value of a loaded base: each part in a patcher, through which ComfyUI loads and frees it."""
+def to_base_model(base, float8_products: bool = False) -> BaseModel:
+    """The socket value of a loaded base: each part in a patcher, through which ComfyUI loads and frees it.
+
+    With float8_products, matrices of the transformer that are stored in float8 are multiplied in float8 while
+    sampling, where the card can; where it cannot, that is said.
+    """
     import comfy.model_management as memory
 
     gpu = memory.get_torch_device()
+    if float8_products and not memory.supports_fp8_compute(gpu):
+        say("This device cannot multiply in float8: the weights stay float8, and are cast when they are used.")
     return BaseModel(
         base=base,
-        transformer=_patcher(base.transformer, gpu, memory.unet_offload_device()),
+        transformer=_patcher(base.transformer, gpu, memory.unet_offload_device(), float8_products),
         text_encoder=_patcher(base.text_encoder, memory.text_encoder_device(), memory.text_encoder_offload_device()),
         vae=_patcher(base.vae, memory.vae_device(), memory.vae_offload_device()),
     )
@@ -479,11 +485,11 @@ def generator(seed: int):
     return torch.Generator().manual_seed(seed)
 
 
-def _patcher(module, load_device, offload_device):
+def _patcher(module, load_device, offload_device, float8_products=False):
     import comfy.model_patcher
     import torch
 
-    _make_castable(module)
+    _make_castable(module, load_device, float8_products)
     # A diffusers module's `device` cannot be set, and ComfyUI sets it: so it rides in a plain one.
     holder = torch.nn.ModuleDict({HELD_AS: module})
     return comfy.model_patcher.CoreModelPatcher(holder, load_device=load_device, offload_device=offload_device)
@@ -505,7 +511,7 @@ def _merge_adapters(model: BaseModel):
     return patcher
 
 
-def _make_castable(module) -> None:
+def _make_castable(module, load_device, float8_products: bool) -> None:
     """Lets ComfyUI keep single layers in RAM and cast them when used, which plain torch layers cannot."""
     import comfy.ops
     import torch
@@ -514,8 +520,31 @@ def _make_castable(module) -> None:
         castable = getattr(comfy.ops.manual_cast, type(layer).__name__, None)
         # Exactly torch's own classes: subclasses bring a forward of their own.
         if castable is not None and type(layer) is getattr(torch.nn, type(layer).__name__, None):
+            if float8_products and layer.weight.dtype == torch.float8_e4m3fn:
+                castable = _float8_linear(load_device)
             layer.__class__ = castable
             layer.bias = getattr(layer, "bias", None)
+
+
+@lru_cache
+def _float8_linear(load_device):
+    """ComfyUI's linear layer that multiplies in float8, where the device can; it casts where gradients are needed."""
+    import comfy.ops
+    import torch
+
+    # The weights' format alone decides it here, so the one to compute in does not matter.
+    chosen = comfy.ops.pick_operations(torch.float8_e4m3fn, None, load_device, fp8_optimizations=True)
+    if chosen is not comfy.ops.fp8_ops:
+        return comfy.ops.manual_cast.Linear
+
+    class Float8Linear(chosen.Linear):
+        def forward_comfy_cast_weights(self, input):
+            # The float8 product has no gradient, and cuts its input to float8's range in place.
+            if torch.is_grad_enabled():
+                return comfy.ops.manual_cast.Linear.forward_comfy_cast_weights(self, input)
+            return super().forward_comfy_cast_weights(input)
+
+    return Float8Linear
 
 
 def _find_bases() -> dict[str, Path]:

@@ -15,9 +15,9 @@ from ..errors import SettingError
 from .model import share_weights
 
 StepCache = Literal["off", "first_block", "taylor"]
-AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math"]
+AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math", "sage"]
 
-KERNELS = {
+TORCH_KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -37,7 +37,8 @@ class Acceleration:
     the last full step's by less than `threshold`, as a fraction; "taylor" (TaylorSeer) computes one of `interval`
     steps in full and extrapolates between them what all blocks together add.
     compiled: torch.compile of the repeated block; results differ in rounding only.
-    attention: the kernel torch uses; "auto" is torch's own choice. Results differ in rounding only.
+    attention: the kernel; "auto" is torch's own choice, and torch's kernels differ in rounding only. "sage"
+    (SageAttention 2, where installed) compares queries and keys in 8 bits, and so changes the result a little.
     Raises SettingError if a value is out of range.
     """
 
@@ -50,8 +51,8 @@ class Acceleration:
     def __post_init__(self):
         if self.step_cache not in ("off", "first_block", "taylor"):
             raise SettingError(f"step_cache '{self.step_cache}': choose off, first_block or taylor.")
-        if self.attention not in ("auto", *KERNELS):
-            raise SettingError(f"attention '{self.attention}': choose auto, {', '.join(KERNELS)}.")
+        if self.attention not in ("auto", *TORCH_KERNELS, "sage"):
+            raise SettingError(f"attention '{self.attention}': choose auto, {', '.join(TORCH_KERNELS)} or sage.")
         if not 0 <= self.threshold < 1:
             raise SettingError(f"threshold {self.threshold}: at least 0 (no step reused) and below 1 are possible.")
         if self.interval < 1:
@@ -60,8 +61,8 @@ class Acceleration:
     def held_bytes(self, num_values: int, itemsize: int) -> int:
         """What a step cache holds beside a forward, for hidden states of so many values of so many bytes each."""
         if self.step_cache == "first_block":
-            # What the first block and what all the others have changed.
-            return 2 * num_values * itemsize
+            # What the first block gave, what it changed, and what all the others changed.
+            return 3 * num_values * itemsize
         # Two factors in float32; a step in full holds the next two before they take their place.
         return 4 * num_values * 4 if self.step_cache == "taylor" else 0
 
@@ -74,11 +75,14 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
 
     It remembers earlier steps where a step cache asks for it, so it serves one run. What is attached for it sits on a
     second tree of modules over the same weights; the transformer given is left as it is. `like` is a tensor on the
-    device and in the dtype of the run.
+    device and in the dtype of the run. A kernel that is not one of torch's reaches the attention processors as their
+    named argument `kernel`: it gives attention and the logarithm of each row's softmax sum, as sage_attention().
     Raises SettingError if the device has no such attention kernel, or diffusers no such step cache; the function
     does if torch cannot compile.
     """
-    _check_kernel(acceleration.attention, transformer.config.attention_head_dim, like)
+    kernel = sage_attention if acceleration.attention == "sage" else None
+    check = _check_torch_kernel if kernel is None else _check_sage
+    check(acceleration.attention, transformer.config.attention_head_dim, like)
     cached = acceleration.step_cache != "off"
     if acceleration.compiled or cached:
         transformer = share_weights(transformer)
@@ -90,7 +94,9 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
         _attach_step_cache(transformer, acceleration)
 
     def predict(**inputs) -> Tensor:
-        with _kernel(acceleration.attention), transformer.cache_context("run") if cached else nullcontext():
+        if kernel is not None:
+            inputs["attention_kwargs"] = {**(inputs.get("attention_kwargs") or {}), "kernel": kernel}
+        with _torch_kernel(acceleration.attention), transformer.cache_context("run") if cached else nullcontext():
             try:
                 return transformer(**inputs, return_dict=False)[0]
             except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -153,16 +159,57 @@ class _BlocksChange(torch.nn.Module):
         return video.float() - hidden_states, text.float() - encoder_hidden_states
 
 
-def _check_kernel(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
+def sage_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """SageAttention (B, H, Nq, D) of (B, H, N, D), and the natural logarithm (B, H, Nq) of each row's softmax sum.
+
+    Raises SettingError if the package is not installed, or too old to give the logarithm.
+    """
+    try:
+        from sageattention import sageattn
+    except ImportError:
+        raise SettingError(
+            "attention 'sage' needs the package sageattention, which is not installed here. Install version 2 or "
+            "newer, or choose auto."
+        ) from None
+    result = sageattn(query, key, value, tensor_layout="HND", is_causal=False, return_lse=True)
+    if not isinstance(result, tuple):
+        raise SettingError("attention 'sage' needs sageattention 2 or newer. Update it, or choose auto.")
+    return result
+
+
+def _check_sage(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
+    drawn = torch.randn(3, 1, 1, 128, head_dim, generator=torch.Generator().manual_seed(0))
+    probe = drawn.to(like)
+    try:
+        attended, log_sum = sage_attention(*probe)
+    except SettingError:
+        raise
+    # Its kernels are compiled for few cards, and fail in as many ways.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SettingError(f"attention '{name}' does not run on {_place(like)} ({reason}). Choose auto.") from error
+    query, key, value = probe.float()
+    logits = query @ key.mT * head_dim**-0.5
+    distance = (attended.float() - logits.softmax(-1) @ value).norm() / value.norm()
+    if not (distance < 0.05 and (log_sum - logits.logsumexp(-1)).abs().max() < 0.2):
+        raise SettingError(
+            f"attention '{name}': what is installed computes something else on {_place(like)}. Update sageattention, "
+            "or choose auto."
+        )
+
+
+def _check_torch_kernel(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
     probe = like.new_zeros(1, 1, 16, head_dim)
     try:
-        with _kernel(name):
+        with _torch_kernel(name):
             torch.nn.functional.scaled_dot_product_attention(probe, probe, probe)
     except RuntimeError:
-        raise SettingError(
-            f"attention '{name}' does not run on {like.device.type} in {str(like.dtype)[6:]}. Choose auto."
-        ) from None
+        raise SettingError(f"attention '{name}' does not run on {_place(like)}. Choose auto.") from None
 
 
-def _kernel(name: AttentionKernel) -> AbstractContextManager:
-    return nullcontext() if name == "auto" else sdpa_kernel(KERNELS[name])
+def _torch_kernel(name: AttentionKernel) -> AbstractContextManager:
+    return sdpa_kernel(TORCH_KERNELS[name]) if name in TORCH_KERNELS else nullcontext()
+
+
+def _place(tensor: Tensor) -> str:
+    return f"{tensor.device.type} in {str(tensor.dtype)[6:]}"

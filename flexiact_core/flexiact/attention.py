@@ -26,6 +26,10 @@ from .schedule import MotionBias
 SHARE_ROWS = 32
 
 
+# Attention (B, H, Nq, D) of query, key and value, and the logarithm (B, H, Nq) of each row's softmax sum.
+Kernel = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 @dataclass(frozen=True, eq=False)
 class LayerMotion:
     """Keys and values (1, H, M, D) of one layer's motion tokens, and their log weights (M,) where any is not 0."""
@@ -53,7 +57,8 @@ class MotionAttention:
 
     Called through transformer(..., attention_kwargs={"motion": ..., "motion_bias": w}): motion holds a LayerMotion
     for every layer, motion_bias is added to the logits of (video query, motion key). Without motion it computes
-    what the stock processor does. on_share, if given, is called with the layer and its motion_share().
+    what the stock processor does. on_share, if given, is called with the layer and its motion_share(). kernel, if
+    given, attends in place of torch's, where no gradients are needed.
     """
 
     def __init__(self, layer: int):
@@ -69,6 +74,7 @@ class MotionAttention:
         motion: Sequence[LayerMotion] | None = None,
         motion_bias: float = 0.0,
         on_share: Callable[[int, Tensor], None] | None = None,
+        kernel: Kernel | None = None,
     ) -> tuple[Tensor, Tensor]:
         from diffusers.models.embeddings import apply_rotary_emb
 
@@ -83,18 +89,18 @@ class MotionAttention:
                 torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], image_rotary_emb)], dim=2)
                 for x in (query, key)
             )
-        attended = self._attend(query, key, value, num_text, motion, motion_bias, on_share)
+        attended = self._attend(query, key, value, num_text, motion, motion_bias, on_share, kernel)
         attended = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
         return attended[:, num_text:], attended[:, :num_text]
 
     # Attention kernels gain nothing from a compiler, and every layer and weighting would be compiled anew.
     @torch.compiler.disable
-    def _attend(self, query, key, value, num_text, motion, motion_bias, on_share=None) -> Tensor:
+    def _attend(self, query, key, value, num_text, motion, motion_bias, on_share=None, kernel=None) -> Tensor:
         if motion is None:
-            return attend(query, key, value)
+            return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
         if on_share is not None:
             on_share(self.layer, motion_share(query, key, num_text, motion[self.layer], motion_bias))
-        return _attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias)
+        return _attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias, kernel)
 
 
 def with_motion_attention(transformer):
@@ -159,15 +165,18 @@ def motion_share(query: Tensor, key: Tensor, num_text: int, motion: LayerMotion,
     return difference.sigmoid().mean()
 
 
-def _attend_with_motion(query, key, value, num_text: int, motion: LayerMotion, motion_bias: float) -> Tensor:
+def _attend_with_motion(
+    query, key, value, num_text: int, motion: LayerMotion, motion_bias: float, kernel: Kernel | None = None
+) -> Tensor:
     if motion.log_weight is None and motion_bias == 0:
-        return attend(query, *_append(key, value, motion))
-    kernel = None if torch.is_grad_enabled() else _kernel_with_lse(query, key, value)
-    if kernel is None:
+        key, value = _append(key, value, motion)
+        return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
+    torch_kernel = None if torch.is_grad_enabled() else _kernel_with_lse(query, key, value)
+    if torch_kernel is None:
         return _attend_with_row_bias(query, key, value, num_text, motion, motion_bias)
-    attended, lse = kernel(query, key, value, None)
+    attended, lse = torch_kernel(query, key, value, None) if kernel is None else kernel(query, key, value)
     motion_key, motion_value = (x.expand(len(query), -1, -1, -1) for x in (motion.key, motion.value))
-    motion_attended, motion_lse = kernel(query, motion_key, motion_value, motion.log_weight)
+    motion_attended, motion_lse = torch_kernel(query, motion_key, motion_value, motion.log_weight)
     # The weighting is one number for all motion keys, so it only moves their log-sum-exp, and that of video rows alone.
     motion_lse[:, :, num_text:] += motion_bias
     share = torch.sigmoid(motion_lse - lse)

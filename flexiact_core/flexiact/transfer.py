@@ -55,12 +55,9 @@ def transfer_action(
     noise = torch.randn(image_latents.shape, generator=generator)
 
     transformer = with_refadapters(base.transformer, adapters, device, base.dtype)
-    # Without a speaking action the stock attention runs, so that strength 0 is plain image-to-video, bit for bit.
     motion = project_motion(transformer, [(fae.tokens.to(device, base.dtype), strength) for fae, strength in faes])
-    if motion is not None:
-        transformer = with_motion_attention(transformer)
     return sample(
-        transformer,
+        with_motion_attention(transformer),
         make_scheduler(base.scheduler_config, scheduler),
         noise.to(device),
         image_latents.to(device),
@@ -69,7 +66,7 @@ def transfer_action(
         steps=steps,
         cfg=cfg,
         generator=generator,
-        attention_kwargs=None if motion is None else motion_kwargs(motion, bias, on_share),
+        attention_kwargs=motion_kwargs(motion, bias, on_share),
         acceleration=acceleration,
         on_step=on_step,
     )

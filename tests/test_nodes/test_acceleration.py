@@ -247,20 +247,6 @@ def test_the_room_asked_for_is_a_little_more_than_is_taken():
     assert all(1 < share < 1.6 for share in shares.values()), shares
 
 
-@pytest.mark.parametrize("settings", [dict(step_cache="first_block", threshold=0.9), dict(step_cache="taylor")])
-def test_a_step_cache_holds_no_more_than_is_asked_for_it(model, files, draw, monkeypatch, settings):
-    from flexiact_pack.nodes import host
-
-    sys.path.insert(0, ROOT)
-    from benchmarks.measure import peak_bytes
-
-    acceleration = accelerate(**settings)
-    exact = peak_bytes(lambda: draw(model, steps=6), CPU)
-    cached = peak_bytes(lambda: draw(model, acceleration, steps=6), CPU)
-    room = [host.transformer_bytes(model, 3, 8, 8, batch=2, acceleration=a) for a in (None, acceleration.run)]
-    assert 0 < cached - exact <= room[1] - room[0]
-
-
 def test_a_hundred_runs_hold_no_more_memory_than_a_few(model, files, draw):
     """Resident memory, with adapters merged and separate, step caches on and off, and other seeds."""
     import psutil

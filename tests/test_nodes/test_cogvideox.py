@@ -126,13 +126,14 @@ def test_weights_can_be_trained_on_though_comfyui_computes_in_inference_mode(bas
     assert not any(weight.is_inference() for weight in model.base.transformer.parameters())
 
 
-def test_float8_weights_are_cast_when_they_are_used(base, folders):
+@pytest.fixture
+def sample():
+    """A two-step video of a base that the loader gives, with the loader's options."""
     from comfy_execution.graph import DynamicPrompt
     from comfy_execution.progress import reset_progress_state
     from comfy_execution.utils import CurrentNodeContext
     from flexiact_pack.nodes.flexiact import FlexiActSampler
 
-    save_single_file(base, folders / "CogVideo" / "single.safetensors", torch.float8_e4m3fn)
     picture = torch.rand(1, 64, 64, 3)
 
     def sample(name, **options):
@@ -142,9 +143,59 @@ def test_float8_weights_are_cast_when_they_are_used(base, folders):
                 load(name, **options), picture, "a cat", "", 64, 64, 9, 2, 6.0, 1.0, 800, 700, 0, "DPM", "paper"
             ).args[0]
 
+    return sample
+
+
+def test_float8_weights_are_cast_when_they_are_used(base, folders, sample):
+    save_single_file(base, folders / "CogVideo" / "single.safetensors", torch.float8_e4m3fn)
     whole, small = sample("somewhere/any name"), sample("single.safetensors")
     assert not torch.equal(whole, small)
     assert (whole - small).abs().mean() < 0.1
     # The loader's own float8 leaves norms and biases as they are, which that file does not.
     kept = sample("somewhere/any name", weights="float8")
     assert 0 < (whole - kept).abs().mean() < (whole - small).abs().mean()
+
+
+@pytest.fixture
+def float8_device(monkeypatch):
+    """Lets ComfyUI take the CPU for a card that multiplies in float8: its own layers do the same there, by casting."""
+    import comfy.model_management
+    from flexiact_pack.nodes import host
+
+    monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
+    host._float8_linear.cache_clear()
+    yield
+    host._float8_linear.cache_clear()
+
+
+def test_float8_fast_multiplies_in_float8(base, sample, float8_device, monkeypatch):
+    import comfy.ops
+
+    products, fp8_linear = [], comfy.ops.fp8_linear
+    monkeypatch.setattr(comfy.ops, "fp8_linear", lambda *given: products.append(fp8_linear(*given)) or products[-1])
+    exact, kept = sample("somewhere/any name"), sample("somewhere/any name", weights="float8")
+    assert products == []
+    fast = sample("somewhere/any name", weights="float8_fast")
+    assert products and all(product is not None for product in products)
+    assert 0 < (fast - kept).abs().mean() < 0.05
+    assert (fast - exact).abs().mean() < 0.1
+
+
+def test_float8_fast_learns_as_float8_does(base, float8_device):
+    def gradient(weights):
+        layer = load("somewhere/any name", weights=weights).base.transformer.transformer_blocks[0].attn1.to_q
+        tokens = torch.linspace(-1, 1, layer.in_features).repeat(3, 1).requires_grad_()
+        layer(tokens).square().sum().backward()
+        return tokens.grad
+
+    assert torch.equal(gradient("float8_fast"), gradient("float8"))
+
+
+def test_float8_fast_says_where_it_is_no_faster(base, sample, monkeypatch):
+    from flexiact_pack.nodes import host
+
+    said = []
+    monkeypatch.setattr(host, "say", said.append)
+    fast = sample("somewhere/any name", weights="float8_fast")
+    assert said == ["This device cannot multiply in float8: the weights stay float8, and are cast when they are used."]
+    assert torch.equal(fast, sample("somewhere/any name", weights="float8"))

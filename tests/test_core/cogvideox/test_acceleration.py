@@ -2,6 +2,8 @@
 
 import copy
 import math
+import sys
+import types
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from flexiact_core.errors import SettingError
 from flexiact_core.flexiact.attention import motion_kwargs, project_motion, with_motion_attention
 from flexiact_core.flexiact.schedule import MotionBias
 
+CPU = torch.device("cpu")
 STEPS = 10
 CACHES = {
     # Between neighbouring steps this random model changes far more than a trained one.
@@ -36,7 +39,7 @@ def draw(golden, adapted, attention_kwargs):
     recorded = golden.tensors("sampling")
     negative, positive = recorded["prompt_embeds"].chunk(2)
 
-    def draw(acceleration=EXACT, transformer=adapted, cfg=6.0, steps=STEPS):
+    def draw(acceleration=EXACT, transformer=adapted, cfg=6.0, steps=STEPS, attention_kwargs=attention_kwargs):
         return sample(
             transformer,
             make_scheduler(golden.schedule["scheduler_config"], "DDIM"),
@@ -213,9 +216,88 @@ def test_a_kernel_that_the_device_has_not_is_said_before_the_first_step(draw, ca
     assert calls == []
 
 
+@each_cache
+def test_a_step_cache_holds_no_more_than_it_says(golden, draw, cache):
+    from benchmarks.measure import peak_bytes
+
+    cache = CACHES[cache]
+    exact, cached = peak_bytes(draw, CPU), peak_bytes(lambda: draw(cache), CPU)
+    batch, frames, channels, height, width = golden.tensors("forward")["hidden_states"].shape
+    tokens = golden.config["max_text_seq_length"] + frames * height * width // golden.config["patch_size"] ** 2
+    values = batch * tokens * golden.config["num_attention_heads"] * golden.config["attention_head_dim"]
+    assert 0.5 * cache.held_bytes(values, 4) < cached - exact <= cache.held_bytes(values, 4)
+
+
+@pytest.fixture
+def install_sage(monkeypatch):
+    """Stands in for the sageattention package, whose kernels need a card; its results are torch's."""
+
+    def install(sum_of=lambda logits: logits.logsumexp(-1), gives_sum=True):
+        used = []
+
+        def sageattn(q, k, v, tensor_layout="HND", is_causal=False, sm_scale=None, return_lse=False, **_):
+            assert tensor_layout == "HND" and not is_causal and return_lse
+            used.append(k.shape[2])
+            logits = (q @ k.mT).float() * (sm_scale or q.shape[-1] ** -0.5)
+            attended = logits.softmax(-1).to(v) @ v
+            return (attended, sum_of(logits)) if gives_sum else attended
+
+        package = types.ModuleType("sageattention")
+        package.sageattn = sageattn
+        monkeypatch.setitem(sys.modules, "sageattention", package)
+        return used
+
+    return install
+
+
+def test_sage_attends_in_every_layer_and_the_weighting_stays_exact(golden, draw, install_sage):
+    used = install_sage()
+    exact = draw()
+    assert used == []
+    assert (draw(Acceleration(attention="sage")) - exact).abs().max() <= 1e-4
+    # One probe, and each layer of each step: over the own keys where the weighting speaks, with the motion tokens'
+    # appended where it is silent.
+    own = set(used[1:])
+    assert len(used) == 1 + STEPS * golden.config["num_layers"] and len(own) == 2
+    assert max(own) - min(own) == golden.fae.tokens.shape[1]
+
+
+def test_sage_serves_runs_without_an_action(draw, install_sage):
+    used = install_sage()
+    without = motion_kwargs(None, MotionBias())
+    sage = draw(Acceleration(attention="sage"), attention_kwargs=without)
+    assert (sage - draw(attention_kwargs=without)).abs().max() <= 1e-4
+    assert used
+
+
+@pytest.mark.parametrize(
+    "installed, message",
+    [
+        (None, "needs the package sageattention, which is not installed here. Install version 2 or newer"),
+        (dict(gives_sum=False), "needs sageattention 2 or newer. Update it, or choose auto."),
+        (
+            dict(sum_of=lambda logits: logits.logsumexp(-1) / math.log(2)),
+            "what is installed computes something else on cpu in float32",
+        ),
+        (dict(sum_of=lambda logits: logits.no_such_kernel), "does not run on cpu in float32 .*no_such_kernel"),
+    ],
+    ids=["not installed", "version 1", "another logarithm", "another card"],
+)
+def test_a_sage_that_would_not_work_is_said_before_the_first_step(
+    draw, calls, install_sage, monkeypatch, installed, message
+):
+    if installed is None:
+        monkeypatch.setitem(sys.modules, "sageattention", None)
+    else:
+        install_sage(**installed)
+    with pytest.raises(SettingError, match=f"attention 'sage'.*{message}"):
+        draw(Acceleration(attention="sage"))
+    assert calls == []
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [dict(step_cache="faster"), dict(attention="sage"), dict(threshold=-0.1), dict(threshold=1), dict(interval=0)],
+    [dict(step_cache="faster"), dict(attention="flash3"), dict(threshold=-0.1), dict(threshold=1), dict(interval=0)],
 )
 def test_a_wrong_setting_is_refused(wrong):
     with pytest.raises(SettingError, match=str(next(iter(wrong)))):

@@ -214,14 +214,14 @@ def layer_calls(monkeypatch):
 def test_ours_equals_two_parts_merged_by_log_sum_exp(inputs, adapted, motion, layer_calls, bias, gradients):
     forward(adapted, inputs, motion=motion, motion_bias=bias)
     assert len(layer_calls) == len(motion)
-    for (query, key, value, num_text, layer, _), ours in layer_calls:
+    for (query, key, value, num_text, layer, *_), ours in layer_calls:
         assert (merged(query, key, value, layer, num_text, bias) - ours).abs().max() <= 5e-6
 
 
 def test_bias_0_is_plain_attention_bit_for_bit(inputs, adapted, motion, layer_calls, gradients):
     unbiased = forward(adapted, inputs, motion=motion, motion_bias=0.0)
     assert len(layer_calls) == len(motion)
-    for (query, key, value, _, layer, _), ours in layer_calls:
+    for (query, key, value, _, layer, *_), ours in layer_calls:
         keys, values = (
             torch.cat([own, extra.expand(len(own), -1, -1, -1)], dim=2)
             for own, extra in ((key, layer.key), (value, layer.value))
@@ -340,7 +340,7 @@ def test_motion_share_is_what_the_softmax_gives_to_motion_tokens(inputs, golden,
     asked = run(adapted, inputs, motion=motion, motion_bias=bias, on_share=shares.__setitem__)
     assert torch.equal(asked, plain)
     assert sorted(shares) == list(range(len(motion)))
-    for layer, ((query, key, _, num_text, tokens, _), _) in enumerate(layer_calls[: len(motion)]):
+    for layer, ((query, key, _, num_text, tokens, *_), _) in enumerate(layer_calls[: len(motion)]):
         keys = torch.cat([key, tokens.key.expand(len(key), -1, -1, -1)], dim=2)
         logits = query @ keys.mT / math.sqrt(query.shape[-1])
         logits[..., key.shape[2] :] += bias + math.log(strength)
