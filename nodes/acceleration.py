@@ -15,10 +15,10 @@ class FlexiActAcceleration(io.ComfyNode):
             display_name="FlexiAct Acceleration",
             category="FlexiAct",
             description=(
-                "Ways for FlexiAct Sampler to save time. With step_cache off the result differs from the exact one in "
-                "rounding only; a step cache changes it."
+                "Ways for FlexiAct Sampler to save time. The result differs from the exact one in rounding only, "
+                "unless a step cache or attention 'sage' is chosen."
             ),
-            search_aliases=["flexiact speed", "teacache", "first block cache", "taylorseer", "torch compile", "sdpa"],
+            search_aliases=["flexiact speed", "teacache", "first block cache", "taylorseer", "torch compile", "sage"],
             inputs=[
                 io.Boolean.Input(
                     "merge_adapter",
@@ -71,11 +71,13 @@ class FlexiActAcceleration(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "attention",
-                    options=["auto", "flash", "cudnn", "efficient", "math"],
+                    options=["auto", "flash", "cudnn", "efficient", "math", "sage"],
                     default="auto",
                     tooltip=(
-                        "The attention kernel of torch. auto: torch's own choice, best in most cases. math: the "
-                        "reference, slow, and its memory grows with the square of the number of tokens."
+                        "The attention kernel. auto: torch's own choice, best in most cases. flash, cudnn, efficient: "
+                        "torch's others, the same but for rounding. math: the reference, slow, and its memory grows "
+                        "with the square of the number of tokens. sage: SageAttention 2, where it is installed: "
+                        "faster, compares in 8 bits and changes the result a little."
                     ),
                 ),
             ],

@@ -520,20 +520,22 @@ def _make_castable(module, load_device, float8_products: bool) -> None:
         castable = getattr(comfy.ops.manual_cast, type(layer).__name__, None)
         # Exactly torch's own classes: subclasses bring a forward of their own.
         if castable is not None and type(layer) is getattr(torch.nn, type(layer).__name__, None):
-            if float8_products and layer.weight.dtype == torch.float8_e4m3fn:
-                castable = _float8_linear(load_device)
+            if castable is comfy.ops.manual_cast.Linear and layer.weight.dtype == torch.float8_e4m3fn:
+                castable = _float8_linear(load_device, float8_products)
             layer.__class__ = castable
             layer.bias = getattr(layer, "bias", None)
 
 
 @lru_cache
-def _float8_linear(load_device):
-    """ComfyUI's linear layer that multiplies in float8, where the device can; it casts where gradients are needed."""
+def _float8_linear(load_device, products: bool):
+    """ComfyUI's linear layer for float8 weights: one that multiplies in float8 where that is asked for, with `products`
+    or for all of ComfyUI (--fast fp8_matrix_mult), and the device can. It casts where gradients are needed.
+    """
     import comfy.ops
     import torch
 
     # The weights' format alone decides it here, so the one to compute in does not matter.
-    chosen = comfy.ops.pick_operations(torch.float8_e4m3fn, None, load_device, fp8_optimizations=True)
+    chosen = comfy.ops.pick_operations(torch.float8_e4m3fn, None, load_device, fp8_optimizations=products)
     if chosen is not comfy.ops.fp8_ops:
         return comfy.ops.manual_cast.Linear
 
