@@ -64,8 +64,9 @@ def activations(size: Size) -> dict[str, int]:
     with _fused_attention():
         with torch.no_grad():
             taken = {name: peak_bytes(work, META) for name, work in works.items()}
-        for side in ("ours", "ours, without checkpointing"):
-            taken[f"an FAE training step, {side}"] = peak_bytes(trainings[side], META)
+        for side, work in trainings.items():
+            if side != "released":
+                taken[f"a training step, {side}"] = peak_bytes(work, META)
     return {f"activations of {name}": size_bytes for name, size_bytes in taken.items()}
 
 

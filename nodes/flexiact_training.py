@@ -313,8 +313,7 @@ class TrainFAE(io.ComfyNode):
             training.on_step(index, loss, take_state)
 
         shape = clips.encoded.video.mean.shape
-        per_layer = host.transformer_bytes(model, shape[1], *shape[-2:], batch_size)
-        needed, checkpointing = host.training_memory(model, per_layer, gradient_checkpointing)
+        needed, checkpointing = host.training_memory(model, shape, batch_size, gradient_checkpointing)
         with host.on_device_to_train(model.transformer, needed) as device:
             state = fit_fae(
                 base.transformer,
@@ -540,8 +539,7 @@ class TrainRefAdapter(io.ComfyNode):
         }
         training = _Training(name, settings, steps, checkpoint_every, resume)
         shape = encoded.draw(host.generator(0)).video.mean.shape
-        per_layer = host.transformer_bytes(model, shape[1], *shape[-2:], batch_size)
-        needed, checkpointing = host.training_memory(model, per_layer, gradient_checkpointing)
+        needed, checkpointing = host.training_memory(model, shape, batch_size, gradient_checkpointing, rank)
         with host.on_device_to_train(model.transformer, needed) as device:
             state = fit_refadapter(
                 base.transformer,

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
@@ -204,19 +204,30 @@ def to_base_model(base, float8_products: bool = False) -> BaseModel:
     """The socket value of a loaded base: each part in a patcher, through which ComfyUI loads and frees it.
 
     With float8_products, matrices of the transformer that are stored in float8 are multiplied in float8 while
-    sampling, where the card can; where it cannot, that is said.
+    sampling, where that is possible; where not, it is said.
     """
     import comfy.model_management as memory
+    import comfy.ops
 
     gpu = memory.get_torch_device()
-    if float8_products and not memory.supports_fp8_compute(gpu):
-        say("This device cannot multiply in float8: the weights stay float8, and are cast when they are used.")
-    return BaseModel(
+    model = BaseModel(
         base=base,
-        transformer=_patcher(base.transformer, gpu, memory.unet_offload_device(), float8_products),
+        transformer=_patcher(
+            # The product gives 16 bits.
+            base.transformer,
+            gpu,
+            memory.unet_offload_device(),
+            float8_products and base.dtype.itemsize == 2,
+        ),
         text_encoder=_patcher(base.text_encoder, memory.text_encoder_device(), memory.text_encoder_offload_device()),
         vae=_patcher(base.vae, memory.vae_device(), memory.vae_offload_device()),
     )
+    if float8_products and not any(isinstance(layer, comfy.ops.fp8_ops.Linear) for layer in base.transformer.modules()):
+        say(
+            "float8_fast needs a card that multiplies in float8, weights in e4m3, and dtype bf16 or fp16. Something of "
+            "that is missing: the weights stay float8, and are cast when they are used."
+        )
+    return model
 
 
 @contextmanager
@@ -253,16 +264,27 @@ def load_to_train(patcher, activation_bytes: int) -> None:
             tensor.data = tensor.data.clone()
 
 
-def training_memory(model: BaseModel, layer_bytes: int, checkpointing: str) -> tuple[int, bool]:
+def training_memory(
+    model: BaseModel, shape: Sequence[int], batch_size: int, checkpointing: str, rank: int | None = None
+) -> tuple[int, bool]:
     """An estimate of what a training step needs beside the weights, and whether to checkpoint gradients.
 
+    shape is that of the video latents, (clips, L, C, h, w). Motion tokens are learned, or with a rank a RefAdapter.
     Without checkpointing every layer's activations are kept; with it, one layer's and every layer's input.
     """
     import comfy.model_management as memory
 
-    num_layers = model.base.transformer.config.num_layers
+    config = model.base.transformer.config
+    num_layers, num_learned = config.num_layers, config.max_text_seq_length if rank is None else 4 * 2 * rank
+    num_learned *= num_layers * config.num_attention_heads * config.attention_head_dim
+    layer_bytes = transformer_bytes(model, shape[1], *shape[-2:], batch_size)
     # A layer's input is one of the sixteen tensors that an estimate of a layer counts.
-    whole, checkpointed = layer_bytes * num_layers, layer_bytes * (2 + num_layers / 16)
+    whole, checkpointed = layer_bytes * num_layers, layer_bytes * (32 + num_layers) // 16
+    if rank is not None:
+        # peft keeps the input of each projection in float32, too.
+        whole = whole * 3 // 2
+    # In float32, with gradient and two moments.
+    whole, checkpointed = (activations + 4 * 4 * num_learned for activations in (whole, checkpointed))
     if checkpointing == "auto":
         weights = model.transformer.model_size()
         fits = whole + weights < 0.9 * memory.get_total_memory(model.transformer.load_device)

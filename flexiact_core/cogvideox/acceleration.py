@@ -166,7 +166,9 @@ def sage_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, T
     """
     try:
         from sageattention import sageattn
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "sageattention":
+            raise
         raise SettingError(
             "attention 'sage' needs the package sageattention, which is not installed here. Install version 2 or "
             "newer, or choose auto."
@@ -179,6 +181,8 @@ def sage_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, T
 
 def _check_sage(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
     drawn = torch.randn(3, 1, 1, 128, head_dim, generator=torch.Generator().manual_seed(0))
+    # Keys have a mean in every channel, which SageAttention takes off and has to add to the sum again.
+    drawn[1] += 1
     probe = drawn.to(like)
     try:
         attended, log_sum = sage_attention(*probe)
@@ -191,7 +195,7 @@ def _check_sage(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
     query, key, value = probe.float()
     logits = query @ key.mT * head_dim**-0.5
     distance = (attended.float() - logits.softmax(-1) @ value).norm() / value.norm()
-    if not (distance < 0.05 and (log_sum - logits.logsumexp(-1)).abs().max() < 0.2):
+    if not (distance < 0.05 and (log_sum - logits.logsumexp(-1)).abs().max() < 0.1):
         raise SettingError(
             f"attention '{name}': what is installed computes something else on {_place(like)}. Update sageattention, "
             "or choose auto."

@@ -56,9 +56,9 @@ class MotionAttention:
     """diffusers attention processor of one CogVideoX layer that reads the layer's motion tokens.
 
     Called through transformer(..., attention_kwargs={"motion": ..., "motion_bias": w}): motion holds a LayerMotion
-    for every layer, motion_bias is added to the logits of (video query, motion key). Without motion it computes
-    what the stock processor does. on_share, if given, is called with the layer and its motion_share(). kernel, if
-    given, attends in place of torch's, where no gradients are needed.
+    for every layer, motion_bias (a number, or a tensor of one) is added to the logits of (video query, motion key).
+    Without motion it computes what the stock processor does. on_share, if given, is called with the layer and its
+    motion_share(). kernel, if given, attends in place of torch's; it has no gradients.
     """
 
     def __init__(self, layer: int):
@@ -72,7 +72,7 @@ class MotionAttention:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
         motion: Sequence[LayerMotion] | None = None,
-        motion_bias: float = 0.0,
+        motion_bias: float | Tensor = 0.0,
         on_share: Callable[[int, Tensor], None] | None = None,
         kernel: Kernel | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -98,6 +98,7 @@ class MotionAttention:
     def _attend(self, query, key, value, num_text, motion, motion_bias, on_share=None, kernel=None) -> Tensor:
         if motion is None:
             return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
+        motion_bias = float(motion_bias)
         if on_share is not None:
             on_share(self.layer, motion_share(query, key, num_text, motion[self.layer], motion_bias))
         return _attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias, kernel)
@@ -143,10 +144,18 @@ def motion_kwargs(
 ) -> Callable[[int], dict[str, Any]]:
     """For each timestep, the named arguments that carry the motion tokens and the weighting to the processors.
 
-    on_share is as in MotionAttention.
+    None of them without motion tokens. on_share is as in MotionAttention.
     """
+    if motion is None:
+        return lambda timestep: {}
     asked = {} if on_share is None else {"on_share": on_share}
-    return lambda timestep: {"motion": motion, "motion_bias": bias.at(timestep), **asked}
+
+    def at(timestep: int) -> dict[str, Any]:
+        # As a tensor: a compiler takes a number for a constant, and compiles anew where it changes.
+        weight = torch.tensor(bias.at(timestep), dtype=torch.float64)
+        return {"motion": motion, "motion_bias": weight, **asked}
+
+    return at
 
 
 def motion_share(query: Tensor, key: Tensor, num_text: int, motion: LayerMotion, motion_bias: float) -> Tensor:

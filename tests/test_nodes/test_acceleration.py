@@ -233,14 +233,19 @@ def test_the_room_asked_for_is_a_little_more_than_is_taken():
     size, meta = replace(FULL, layers=4), torch.device("meta")
     parts = dict(transformer=make_transformer(size, meta, torch.bfloat16), vae=make_vae(size, meta, torch.bfloat16))
     model = SimpleNamespace(base=SimpleNamespace(dtype=torch.bfloat16, **parts))
-    per_layer = host.transformer_bytes(model, 13, 60, 90, batch=1)
+
+    def training(*settings):
+        return host.training_memory(model, (1, 13, 16, 60, 90), 1, *settings)[0]
+
     asked = {
         "a guided step, ours, bias on": host.transformer_bytes(model, 13, 60, 90, batch=2),
         "the tiled decode, 49 frames": host.decode_bytes(model, 49, 480, 720),
         "encoding 1 frame": host.encode_bytes(model, 1, 480, 720),
         "encoding 49 frames": host.encode_bytes(model, 49, 480, 720),
-        "an FAE training step, ours": host.training_memory(model, per_layer, "on")[0],
-        "an FAE training step, ours, without checkpointing": host.training_memory(model, per_layer, "off")[0],
+        "a training step, ours": training("on"),
+        "a training step, ours, without checkpointing": training("off"),
+        "a training step, RefAdapter": training("on", size.rank),
+        "a training step, RefAdapter, without checkpointing": training("off", size.rank),
     }
     taken = activations(size)
     shares = {work: asked[work] / taken[f"activations of {work}"] for work in asked}

@@ -168,34 +168,60 @@ def float8_device(monkeypatch):
     host._float8_linear.cache_clear()
 
 
-def test_float8_fast_multiplies_in_float8(base, sample, float8_device, monkeypatch):
+@pytest.fixture
+def products(monkeypatch):
+    """What ComfyUI's float8 product gave, one for each time it was tried."""
     import comfy.ops
 
-    products, fp8_linear = [], comfy.ops.fp8_linear
-    monkeypatch.setattr(comfy.ops, "fp8_linear", lambda *given: products.append(fp8_linear(*given)) or products[-1])
-    exact, kept = sample("somewhere/any name"), sample("somewhere/any name", weights="float8")
+    given, fp8_linear = [], comfy.ops.fp8_linear
+    monkeypatch.setattr(comfy.ops, "fp8_linear", lambda *inputs: given.append(fp8_linear(*inputs)) or given[-1])
+    return given
+
+
+def test_float8_fast_multiplies_in_float8(base, sample, float8_device, products):
+    exact = sample("somewhere/any name", dtype="bf16")
+    kept = sample("somewhere/any name", dtype="bf16", weights="float8")
     assert products == []
-    fast = sample("somewhere/any name", weights="float8_fast")
+    fast = sample("somewhere/any name", dtype="bf16", weights="float8_fast")
     assert products and all(product is not None for product in products)
     assert 0 < (fast - kept).abs().mean() < 0.05
     assert (fast - exact).abs().mean() < 0.1
 
 
-def test_float8_fast_learns_as_float8_does(base, float8_device):
-    def gradient(weights):
-        layer = load("somewhere/any name", weights=weights).base.transformer.transformer_blocks[0].attn1.to_q
-        tokens = torch.linspace(-1, 1, layer.in_features).repeat(3, 1).requires_grad_()
-        layer(tokens).square().sum().backward()
-        return tokens.grad
+def test_comfyuis_own_flag_multiplies_in_float8_too(base, sample, float8_device, products, monkeypatch):
+    import comfy.cli_args
 
-    assert torch.equal(gradient("float8_fast"), gradient("float8"))
+    monkeypatch.setattr(comfy.cli_args.args, "fast", {comfy.cli_args.PerformanceFeature.Fp8MatrixMultiplication})
+    sample("somewhere/any name", dtype="bf16")
+    assert products == []
+    sample("somewhere/any name", dtype="bf16", weights="float8")
+    assert products
 
 
-def test_float8_fast_says_where_it_is_no_faster(base, sample, monkeypatch):
+def test_float8_fast_learns_as_float8_does(base, float8_device, products):
+    """Also where no gradient is needed yet, as in the layers before the first motion tokens are read."""
+
+    def run(weights):
+        loaded = load("somewhere/any name", dtype="bf16", weights=weights)
+        layer = loaded.base.transformer.transformer_blocks[0].attn1.to_q
+        tokens = torch.linspace(-1, 1, layer.in_features, dtype=torch.bfloat16).repeat(3, 1)
+        with torch.enable_grad():
+            return layer(tokens)
+
+    assert torch.equal(run("float8_fast"), run("float8"))
+    assert products == []
+
+
+@pytest.mark.parametrize("missing", ["card", "16 bits"])
+def test_float8_fast_says_where_it_is_no_faster(base, sample, monkeypatch, products, request, missing):
     from flexiact_pack.nodes import host
 
+    if missing != "card":
+        request.getfixturevalue("float8_device")
+    dtype = "bf16" if missing == "card" else "fp32"
     said = []
     monkeypatch.setattr(host, "say", said.append)
-    fast = sample("somewhere/any name", weights="float8_fast")
-    assert said == ["This device cannot multiply in float8: the weights stay float8, and are cast when they are used."]
-    assert torch.equal(fast, sample("somewhere/any name", weights="float8"))
+    fast = sample("somewhere/any name", dtype=dtype, weights="float8_fast")
+    assert len(said) == 1 and said[0].startswith("float8_fast needs a card that multiplies in float8, weights in e4m3")
+    assert torch.equal(fast, sample("somewhere/any name", dtype=dtype, weights="float8"))
+    assert products == []

@@ -39,7 +39,14 @@ def draw(golden, adapted, attention_kwargs):
     recorded = golden.tensors("sampling")
     negative, positive = recorded["prompt_embeds"].chunk(2)
 
-    def draw(acceleration=EXACT, transformer=adapted, cfg=6.0, steps=STEPS, attention_kwargs=attention_kwargs):
+    def draw(
+        acceleration=EXACT,
+        transformer=adapted,
+        cfg=6.0,
+        steps=STEPS,
+        attention_kwargs=attention_kwargs,
+        on_step=None,
+    ):
         return sample(
             transformer,
             make_scheduler(golden.schedule["scheduler_config"], "DDIM"),
@@ -51,6 +58,7 @@ def draw(golden, adapted, attention_kwargs):
             cfg=cfg,
             attention_kwargs=attention_kwargs,
             acceleration=acceleration,
+            on_step=on_step,
         )
 
     return draw
@@ -192,17 +200,25 @@ def test_a_compiler_that_is_not_there_is_said(draw, monkeypatch):
         draw(Acceleration(compiled=True))
 
 
-def test_one_compiled_block_serves_all_layers_and_later_runs(draw, adapted, monkeypatch):
+@pytest.mark.parametrize("action", [True, False], ids=["an action", "none"])
+def test_one_compiled_block_serves_all_layers_steps_and_later_runs(draw, attention_kwargs, monkeypatch, action):
+    """Nothing waits for a compiler in the middle of a run, nor where the weighting falls silent."""
     from torch._dynamo.utils import counters
 
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
-    draw(Acceleration(compiled=True))
-    graphs = counters["stats"]["unique_graphs"]
-    draw(Acceleration(compiled=True))
-    assert 0 < graphs == counters["stats"]["unique_graphs"] <= 8
+    graphs = []
+    if not action:
+        attention_kwargs = motion_kwargs(None, MotionBias())
+    for _ in range(2):
+        draw(
+            Acceleration(compiled=True),
+            attention_kwargs=attention_kwargs,
+            on_step=lambda *_: graphs.append(counters["stats"]["unique_graphs"]),
+        )
+    assert len(graphs) == 2 * STEPS and set(graphs) == {graphs[0]} and 0 < graphs[0] <= 8
 
 
 @pytest.mark.parametrize("kernel", ["flash", "math"])
@@ -279,9 +295,10 @@ def test_sage_serves_runs_without_an_action(draw, install_sage):
             dict(sum_of=lambda logits: logits.logsumexp(-1) / math.log(2)),
             "what is installed computes something else on cpu in float32",
         ),
+        (dict(sum_of=lambda logits: logits.logsumexp(-1) - logits.mean(-1)), "what is installed computes something"),
         (dict(sum_of=lambda logits: logits.no_such_kernel), "does not run on cpu in float32 .*no_such_kernel"),
     ],
-    ids=["not installed", "version 1", "another logarithm", "another card"],
+    ids=["not installed", "version 1", "another logarithm", "sum without the keys' mean", "another card"],
 )
 def test_a_sage_that_would_not_work_is_said_before_the_first_step(
     draw, calls, install_sage, monkeypatch, installed, message
