@@ -400,16 +400,16 @@ def growth(size: Size, device, dtype, patches: list[tuple[int, int]], folder: Pa
             for name, work in sides.items():
                 memory[name].append(peak_bytes(work, device) / 2**20)
             for name, seconds in time_side_by_side(sides, device, rounds=2).items():
-                times[name].append(min(seconds) * 1e3)
-        cells = [f"{times[name][-1]:,.4g} ms, {memory[name][-1]:,.0f} MiB" for name in names]
+                times[name].append(min(seconds))
+        cells = [f"{times[name][-1]:.3g} s, {memory[name][-1]:,.0f} MiB" for name in names]
         rows.append(f"| {tokens[-1]:,} | " + " | ".join(cells) + " |")
         del bench, forwards, sides, work
     for title, values, file in (
-        ("milliseconds of one guided step", times, "growth_time.png"),
+        ("seconds of one guided step", times, "growth_time.png"),
         ("MiB held by one guided step beside the weights", memory, "growth_memory.png"),
     ):
         lines = [(name, tokens, values[name]) for name in names]
-        picture = draw_lines(lines, title=title, x_label="video tokens", log_y=True)
+        picture = draw_lines(lines, title=title, x_label="video tokens")
         pixels = (picture[0] * 255).round().byte().numpy()
         Image.fromarray(pixels).save(folder / file)
     head = ["| video tokens | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]

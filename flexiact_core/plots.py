@@ -5,7 +5,7 @@ Shape letters: T frames, H W height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ def draw_lines(
     y_low, y_high = _span([y for _, y in everything])
     image = Image.new("RGB", (width_px, height_px), BACKGROUND)
     pen = ImageDraw.Draw(image)
-    left, right, top, bottom = MARGIN_PX + 12, width_px - 16, MARGIN_PX - 12, height_px - MARGIN_PX
+    left, right, top, bottom = MARGIN_PX + 12, width_px - 24, MARGIN_PX - 12, height_px - MARGIN_PX
 
     def place(x: float, y: float) -> tuple[float, float]:
         across, up = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
@@ -56,15 +56,20 @@ def draw_lines(
         _, up = place(x_low, y)
         pen.line([(left, up), (right, up)], fill=GRID)
         pen.line([(across, bottom), (across, bottom + 4)], fill=GRID)
-        pen.text((across, bottom + 8), f"{x:.4g}", fill=TEXT, anchor="ma")
-        pen.text((left - 6, up), f"{10**y if log_y else y:.3g}", fill=TEXT, anchor="rm")
+        pen.text((across, bottom + 8), _in_words(x), fill=TEXT, anchor="ma")
+        pen.text((left - 6, up), _in_words(10**y if log_y else y), fill=TEXT, anchor="rm")
     pen.text(((left + right) / 2, height_px - 14), x_label, fill=TEXT, anchor="mm")
     pen.text((left, 14), title, fill=TEXT, anchor="lm")
+    # Names stand where the lines leave more room.
+    rising = _mean_height(everything, lambda x: x > (x_low + x_high) / 2) > _mean_height(
+        everything, lambda x: x <= (x_low + x_high) / 2
+    )
+    name_at, anchor = (left + 4, "lm") if rising else (right - 4, "rm")
     for index, (name, line) in enumerate(points):
         colour = LINES[index % len(LINES)]
         pen.line([place(x, y) for x, y in line], fill=colour, width=2)
         if name:
-            pen.text((right - 4, top + 8 + 14 * index), name, fill=colour, anchor="rm")
+            pen.text((name_at, top + 8 + 14 * index), name, fill=colour, anchor=anchor)
     return to_tensor(image)
 
 
@@ -139,6 +144,15 @@ def tile_videos(videos: Sequence[Tensor], frames_each: int = 4, side_px: int = 1
         framed = F.pad(small, (0, 0, 2, 2, 2, 2), value=0.1)
         rows.append(torch.cat(list(framed), dim=1))
     return torch.cat(rows, dim=0)[None]
+
+
+def _mean_height(points: Sequence[tuple[float, float]], chosen: Callable[[float], bool]) -> float:
+    heights = [y for x, y in points if chosen(x)]
+    return sum(heights) / len(heights) if heights else 0.0
+
+
+def _in_words(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

@@ -14,6 +14,13 @@ def test_a_plot_is_a_picture_with_a_line_for_each_series():
     assert set(LINES[:2]) <= colours_in(picture)
 
 
+@pytest.mark.parametrize("heights, side", [([0, 1], "left"), ([1, 0], "right")], ids=["rising", "falling"])
+def test_names_stand_where_the_lines_leave_room(heights, side):
+    named, bare = (draw_lines([(name, [0, 1], heights)], title="", x_label="") for name in ("name", ""))
+    columns = (named != bare)[0].any(-1).any(0).nonzero()
+    assert len(columns) and (columns.max() < 320 if side == "left" else columns.min() > 320)
+
+
 @pytest.mark.parametrize("values", [[], [0.5], [1.0, 1.0], [float("nan"), 2.0], [float("inf"), 2.0, 1.0]], ids=str)
 def test_any_values_can_be_drawn(values):
     picture = draw_loss(values)
