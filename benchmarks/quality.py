@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="also draws one video made in some of the ways")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    world = load_world(arguments.weights, torch.float32)
+    world = load_world(arguments.weights)
     if arguments.picture:
         print(draw(world, make_cases("jump", SETTINGS["weighted"], 1, 1)[0], "DPM", arguments.steps, arguments.picture))
     cases = [

@@ -69,7 +69,7 @@ def test_taylor_leaves_no_grain_in_the_small_world(scheduler):
     from benchmarks.quality import CHOICES, make_video, psnr
     from flexiact_core.world.evaluate import SETTINGS, load_world, make_cases
 
-    world, (case,) = load_world(dtype=torch.float32), make_cases("jump", SETTINGS["weighted"], 1, 1)
+    world, (case,) = load_world(), make_cases("jump", SETTINGS["weighted"], 1, 1)
     exact, near = (make_video(world, case, scheduler, CHOICES[name], 50)[0] for name in ("exact", "taylor 3"))
     assert 40 < psnr(near, exact) < 90
 

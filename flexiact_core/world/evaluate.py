@@ -90,7 +90,7 @@ class World:
     refadapter: object | None
 
 
-def load_world(weights: Path = shipped.WEIGHTS, dtype: torch.dtype = torch.bfloat16) -> World:
+def load_world(weights: Path = shipped.WEIGHTS, dtype: torch.dtype = torch.float32) -> World:
     """The World in a weights folder, through the pack's own loaders."""
     from ..cogvideox.loading import load_base
     from ..flexiact.fae import load_fae

@@ -31,7 +31,7 @@ TILE_PX, GAP_PX, LABEL_PX = 92, 4, 62
 
 def main() -> None:
     """Nothing; writes the pictures into web/docs. Raises HostError if the quickstart fails in the browser."""
-    world = load_world(dtype=torch.float32)
+    world = load_world()
     _save(draw_weighting(world), DOCS / "weighting.png")
     rows = {action: sample_example(world, action) for action in ACTIONS}
     _save(draw_transfers({action: videos[:3] for action, videos in rows.items()}), DOCS / "small_world.png")
