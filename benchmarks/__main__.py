@@ -499,14 +499,13 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a size that only shows that everything runs")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed")
-    parser.add_argument("--threads", type=int, help="threads of the CPU; all if not given, 1 is steadier on a busy one")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the CPU")
     parser.add_argument("--plots", type=Path, help="folder for the pictures of growth with the number of tokens")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.full and device.type == "cpu":
         parser.error("--full needs a GPU. Without --full the sizes fit a CPU.")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     # About dtypes of layers that this model does not have.
     diffusers.logging.set_verbosity_error()
     size = FULL if arguments.full else TINY if arguments.tiny else REDUCED

@@ -5,7 +5,8 @@ Shape letters: T frames, H W height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -61,9 +62,9 @@ def draw_lines(
     pen.text(((left + right) / 2, height_px - 14), x_label, fill=TEXT, anchor="mm")
     pen.text((left, 14), title, fill=TEXT, anchor="lm")
     # Names stand where the lines leave more room.
-    rising = _mean_height(everything, lambda x: x > (x_low + x_high) / 2) > _mean_height(
-        everything, lambda x: x <= (x_low + x_high) / 2
-    )
+    middle = (x_low + x_high) / 2
+    early, late = ([y for x, y in everything if (x > middle) == half] or [0.0] for half in (False, True))
+    rising = fmean(late) > fmean(early)
     name_at, anchor = (left + 4, "lm") if rising else (right - 4, "rm")
     for index, (name, line) in enumerate(points):
         colour = LINES[index % len(LINES)]
@@ -144,11 +145,6 @@ def tile_videos(videos: Sequence[Tensor], frames_each: int = 4, side_px: int = 1
         framed = F.pad(small, (0, 0, 2, 2, 2, 2), value=0.1)
         rows.append(torch.cat(list(framed), dim=1))
     return torch.cat(rows, dim=0)[None]
-
-
-def _mean_height(points: Sequence[tuple[float, float]], chosen: Callable[[float], bool]) -> float:
-    heights = [y for x, y in points if chosen(x)]
-    return sum(heights) / len(heights) if heights else 0.0
 
 
 def _in_words(value: float) -> str:

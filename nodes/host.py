@@ -275,8 +275,8 @@ def training_memory(
     import comfy.model_management as memory
 
     config = model.base.transformer.config
-    num_layers, num_learned = config.num_layers, config.max_text_seq_length if rank is None else 4 * 2 * rank
-    num_learned *= num_layers * config.num_attention_heads * config.attention_head_dim
+    num_layers, width = config.num_layers, config.num_attention_heads * config.attention_head_dim
+    num_learned = num_layers * width * (config.max_text_seq_length if rank is None else 4 * 2 * rank)
     layer_bytes = transformer_bytes(model, shape[1], *shape[-2:], batch_size)
     # A layer's input is one of the sixteen tensors that an estimate of a layer counts.
     whole, checkpointed = layer_bytes * num_layers, layer_bytes * (32 + num_layers) // 16

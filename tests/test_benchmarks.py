@@ -42,7 +42,6 @@ def test_every_part_is_in_the_table(printed, what):
 
 def test_the_released_formulation_is_the_recorded_one():
     """The side compared with computes what it should: the golden forward with the bias on."""
-    sys.path.insert(0, ROOT)
     from test_core.conftest import GOLDEN, Golden
 
     from benchmarks.released import with_released_attention
@@ -65,7 +64,6 @@ def test_the_released_formulation_is_the_recorded_one():
 @pytest.mark.parametrize("scheduler", ["DPM", "DDIM"])
 def test_taylor_leaves_no_grain_in_the_small_world(scheduler):
     """What it extrapolates must not lose the noise that each step adds: videos stay 40 dB near the exact ones."""
-    sys.path.insert(0, ROOT)
     from benchmarks.quality import CHOICES, make_video, psnr
     from flexiact_core.world.evaluate import SETTINGS, load_world, make_cases
 

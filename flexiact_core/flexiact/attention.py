@@ -97,7 +97,7 @@ class MotionAttention:
     @torch.compiler.disable
     def _attend(self, query, key, value, num_text, motion, motion_bias, on_share=None, kernel=None) -> Tensor:
         if motion is None:
-            return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
+            return _attend_by(kernel, query, key, value)
         motion_bias = float(motion_bias)
         if on_share is not None:
             on_share(self.layer, motion_share(query, key, num_text, motion[self.layer], motion_bias))
@@ -174,12 +174,15 @@ def motion_share(query: Tensor, key: Tensor, num_text: int, motion: LayerMotion,
     return difference.sigmoid().mean()
 
 
+def _attend_by(kernel: Kernel | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
+
+
 def _attend_with_motion(
     query, key, value, num_text: int, motion: LayerMotion, motion_bias: float, kernel: Kernel | None = None
 ) -> Tensor:
     if motion.log_weight is None and motion_bias == 0:
-        key, value = _append(key, value, motion)
-        return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
+        return _attend_by(kernel, query, *_append(key, value, motion))
     torch_kernel = None if torch.is_grad_enabled() else _kernel_with_lse(query, key, value)
     if torch_kernel is None:
         return _attend_with_row_bias(query, key, value, num_text, motion, motion_bias)

@@ -128,24 +128,17 @@ def make_cases(action: str, setting: Setting, num_targets: int, num_seeds: int) 
 
 
 @torch.no_grad()
-def transfer_case(
-    world: World, case: Case, *, steps: int = STEPS, scheduler: str = "DPM", **options
-) -> torch.Tensor:  # fmt: skip
+def transfer_case(world: World, case: Case, *, steps: int = STEPS, scheduler: str = "DPM", **options) -> torch.Tensor:
     """Latents (1, 5, 16, 8, 8) of one case with its FAE and the weighting, as a node makes them: by transfer_action(),
     which takes the options."""
-    from ..cogvideox.model import encode_pixels, encode_prompt
     from ..flexiact.fae import FAE
     from ..flexiact.schedule import MotionBias
     from ..flexiact.transfer import transfer_action
-    from ..video import to_model_pixels
 
-    base, cpu = world.base, torch.device("cpu")
-    picture = torch.from_numpy(render_clip(case.scene, None).frames[:1])
-    posterior = encode_pixels(base.vae, to_model_pixels(picture), cpu)
-    length = base.transformer.config.max_text_seq_length
-    words = encode_prompt(base.text_encoder, base.tokenizer, case.words, length, cpu)
+    picture, words = _encode_case(world, case)
+    cpu = torch.device("cpu")
     return transfer_action(
-        base, posterior, words, words, faes=[(FAE(world.faes[case.action]), 1.0)], adapters=[], bias=MotionBias(),
+        world.base, picture, words, words, faes=[(FAE(world.faes[case.action]), 1.0)], adapters=[], bias=MotionBias(),
         num_frames=NUM_FRAMES, steps=steps, cfg=1.0, scheduler=scheduler, seed=case.seed, device=cpu, **options,
     )  # fmt: skip
 
@@ -159,25 +152,23 @@ def sample_videos(
 
     tokens: the FAE's (layers, M, width), or None. alpha: the weighting; refadapter: the RefAdapter's weight.
     """
-    from ..cogvideox.model import decode_latents, encode_pixels, encode_prompt, pad_image_latents, sample_posterior
+    from ..cogvideox.model import decode_latents, pad_image_latents, sample_posterior
     from ..cogvideox.sampling import make_scheduler, sample
     from ..flexiact.attention import motion_kwargs, project_motion, with_motion_attention
     from ..flexiact.refadapter import with_refadapters
     from ..flexiact.schedule import MotionBias
-    from ..video import to_frames, to_model_pixels
+    from ..video import to_frames
 
     base = world.base
-    length = base.transformer.config.max_text_seq_length
     noises, images, prompts = [], [], []
     cpu = torch.device("cpu")
     for case in cases:
         generator = torch.Generator().manual_seed(case.seed + 1000 * case.target)
-        picture = torch.from_numpy(render_clip(case.scene, None).frames[:1])
-        posterior = encode_pixels(base.vae, to_model_pixels(picture), cpu)
-        image = sample_posterior(posterior, base.vae.config.scaling_factor, generator)
+        picture, words = _encode_case(world, case)
+        image = sample_posterior(picture, base.vae.config.scaling_factor, generator)
         images.append(pad_image_latents(image, 5))
         noises.append(torch.randn(images[-1].shape, generator=generator))
-        prompts.append(encode_prompt(base.text_encoder, base.tokenizer, case.words, length, cpu))
+        prompts.append(words)
     transformer = base.transformer
     if refadapter:
         transformer = with_refadapters(transformer, [(world.refadapter, refadapter)], cpu, base.dtype)
@@ -198,6 +189,20 @@ def sample_videos(
         attention_kwargs=None if motion is None else motion_kwargs(motion, MotionBias(alpha)),
     )
     return np.stack([to_frames(decode_latents(base.vae, one[None], cpu)).numpy() for one in latents])
+
+
+def _encode_case(world: World, case: Case):
+    """The VAE's Posterior of a case's target picture, and the embeddings of its words."""
+    from ..cogvideox.model import encode_pixels, encode_prompt
+    from ..video import to_model_pixels
+
+    base, cpu = world.base, torch.device("cpu")
+    picture = torch.from_numpy(render_clip(case.scene, None).frames[:1])
+    length = base.transformer.config.max_text_seq_length
+    return (
+        encode_pixels(base.vae, to_model_pixels(picture), cpu),
+        encode_prompt(base.text_encoder, base.tokenizer, case.words, length, cpu),
+    )
 
 
 @torch.no_grad()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
-from host.environment import ROOT
 from small_models import make_base, make_fae, make_refadapter
 
 nodes = pytest.importorskip("flexiact_pack.nodes", reason="There is no ComfyUI to import the nodes in: `make setup`.")
@@ -226,7 +224,6 @@ def test_the_room_asked_for_is_a_little_more_than_is_taken():
 
     from flexiact_pack.nodes import host
 
-    sys.path.insert(0, ROOT)
     from benchmarks.budget import activations
     from benchmarks.sizes import FULL, make_transformer, make_vae
 
