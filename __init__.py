@@ -7,9 +7,8 @@ async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
     from server import PromptServer
 
-    from .nodes import NODE_CLASS_MAPPINGS
-    from .nodes.host import register_folders
-    from .nodes.routes import add_routes
+    from .nodes import NODE_CLASS_MAPPINGS, register_folders
+    from .nodes.flexiact_routes import add_routes
 
     class FlexiActExtension(ComfyExtension):
         async def on_load(self):

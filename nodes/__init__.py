@@ -1,9 +1,13 @@
 """The pack's nodes. Their ids are saved in workflows and never change."""
 
-from .acceleration import FlexiActAcceleration
-from .cogvideox import LoadCogVideoXI2V
+from pathlib import Path
+
+from . import cogvideox, flexiact
+from .cogvideox import FlexiActAcceleration, LoadCogVideoXI2V
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
-from .flexiact_training import LoadReleasedAction, PrepareActionClips, TrainFAE, TrainRefAdapter
+from .flexiact_clips import LoadReleasedAction, PrepareActionClips
+from .flexiact_training import TrainFAE, TrainRefAdapter
+from .host import folders
 from .world import LoadExampleAction, MeasureAction
 
 NODE_CLASS_MAPPINGS = {
@@ -19,3 +23,12 @@ NODE_CLASS_MAPPINGS = {
     "LoadExampleAction": LoadExampleAction,
     "MeasureAction": MeasureAction,
 }
+
+# Folders under models/ that the pack reads. The small world's files come with it.
+MODEL_FOLDERS = (cogvideox.BASES, flexiact.FILES)
+SHIPPED = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
+
+
+def register_folders() -> None:
+    """Makes MODEL_FOLDERS known to ComfyUI. Lists of files are read after it."""
+    folders.register_folders(MODEL_FOLDERS, SHIPPED)

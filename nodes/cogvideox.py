@@ -1,11 +1,18 @@
-"""The base model's node."""
+"""The base's nodes: loading it, and what makes it sample faster."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from comfy_api.latest import io
 
-from . import host
-from .sockets import CogVideoXI2VSocket
+from .host import folders, memory, progress
+from .sockets import AccelerationSocket, BaseModel, CogVideoXI2VSocket, RunAcceleration
+
+BASES = folders.ModelFolder(
+    "CogVideo", "hf download zai-org/CogVideoX-5b-I2V --local-dir {folder}/CogVideoX-5b-I2V", "the base"
+)
 
 SAME_FOLDER = "auto"
 AS_STORED, FLOAT8_FAST = "as stored", "float8_fast"
@@ -26,16 +33,15 @@ class LoadCogVideoXI2V(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=host.list_bases() or [host.NONE_FOUND],
+                    options=folders.listed(find_bases()),
                     tooltip=(
                         "A diffusers folder, or a single-file transformer (.safetensors, diffusers keys), in "
-                        "models/CogVideo. To fetch the released base: "
-                        + host.BASE_DOWNLOAD.format(folder="models/CogVideo")
+                        "models/CogVideo. To fetch the released base: " + BASES.command()
                     ),
                 ),
                 io.Combo.Input(
                     "components",
-                    options=[SAME_FOLDER, *host.list_base_folders()],
+                    options=[SAME_FOLDER, *find_base_folders()],
                     default=SAME_FOLDER,
                     advanced=True,
                     tooltip=(
@@ -45,7 +51,7 @@ class LoadCogVideoXI2V(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "dtype",
-                    options=list(host.DTYPES),
+                    options=list(memory.DTYPES),
                     default="auto",
                     advanced=True,
                     tooltip=(
@@ -76,32 +82,176 @@ class LoadCogVideoXI2V(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model):
-        if model is not None and host.base_path(model) is None:
-            return host.missing_base(model)
-        return True
+        return folders.check_listed(model, find_bases(), BASES.missing(model))
 
     @classmethod
     def execute(cls, model, components, dtype, weights=AS_STORED) -> io.NodeOutput:
         from ..flexiact_core.cogvideox.loading import load_base
 
-        source = host.base_path(model)
-        with host.normal_tensors():
-            folder = cls._components(source, components)
-            base = load_base(source, folder, host.compute_dtype(dtype), keep_float8=weights != AS_STORED)
-        return io.NodeOutput(host.to_base_model(base, float8_products=weights == FLOAT8_FAST))
+        source = base_path(model)
+        with memory.normal_tensors():
+            folder = _components(source, components)
+            base = load_base(source, folder, memory.compute_dtype(dtype), keep_float8=weights != AS_STORED)
+        return io.NodeOutput(to_base_model(base, float8_products=weights == FLOAT8_FAST))
+
+
+class FlexiActAcceleration(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FlexiActAcceleration",
+            display_name="FlexiAct Acceleration",
+            category="FlexiAct",
+            description=(
+                "Ways for FlexiAct Sampler to save time. The result differs from the exact one in rounding only, "
+                "unless a step cache or attention 'sage' is chosen."
+            ),
+            search_aliases=["flexiact speed", "teacache", "first block cache", "taylorseer", "torch compile", "sage"],
+            inputs=[
+                io.Boolean.Input(
+                    "merge_adapter",
+                    default=True,
+                    tooltip=(
+                        "On: RefAdapter is added to the weights while sampling and costs no time; they come back bit "
+                        "for bit. Off: it is computed beside them in every layer, as always with float8 weights."
+                    ),
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.1,
+                    min=0.0,
+                    max=0.95,
+                    step=0.01,
+                    tooltip=(
+                        "For step_cache first_block: a step is reused where the first layer's change differs by less "
+                        "than this fraction from the last full step's. 0: no step is reused. High: fast, less like the "
+                        "exact result."
+                    ),
+                ),
+                io.Int.Input(
+                    "interval",
+                    default=3,
+                    min=1,
+                    max=10,
+                    tooltip=(
+                        "For step_cache taylor: one of so many steps is computed, after the first three. 1: every "
+                        "step. High: fast, less like the exact result."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "compiled",
+                    default=False,
+                    tooltip=(
+                        "Compiles the repeated layer with torch.compile: a wait of up to minutes before the first step "
+                        "of a new size, none after it. Needs a compiler that torch can use (Triton on a GPU)."
+                    ),
+                ),
+                io.Combo.Input(
+                    "step_cache",
+                    options=["off", "first_block", "taylor"],
+                    default="off",
+                    tooltip=(
+                        "off: every step in full. first_block: reuses a step where the first layer hardly changed. "
+                        "taylor: computes one step in 'interval' and extrapolates between. Both change the result. "
+                        "On the small world, 50 steps of DPM, taylor at 3 was 2.2 times as fast, 49 dB from the exact "
+                        "video, at 5 2.9 times, 43 dB; first_block at 0.2 1.9 times, 46 dB."
+                    ),
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=["auto", "flash", "cudnn", "efficient", "math", "sage"],
+                    default="auto",
+                    tooltip=(
+                        "The attention kernel. auto: torch's own choice, best in most cases. flash, cudnn, efficient: "
+                        "torch's others, the same but for rounding. math: the reference, slow, and its memory grows "
+                        "with the square of the number of tokens. sage: SageAttention 2, where it is installed: "
+                        "faster, compares in 8 bits and changes the result a little."
+                    ),
+                ),
+            ],
+            outputs=[AccelerationSocket.Output(display_name="acceleration", tooltip="For FlexiAct Sampler.")],
+        )
 
     @classmethod
-    def _components(cls, source, name):
-        from ..flexiact_core.errors import CheckpointError
+    def execute(cls, merge_adapter, threshold, interval, compiled, step_cache, attention) -> io.NodeOutput:
+        from ..flexiact_core.cogvideox.acceleration import Acceleration
 
-        if name != SAME_FOLDER:
-            return host.base_path(name)
-        if source.is_dir():
-            return source
-        folders = host.list_base_folders()
-        if len(folders) == 1:
-            return host.base_path(folders[0])
-        raise CheckpointError(
-            f"{source.name}: a single file holds the transformer alone. Choose under 'components' the diffusers folder "
-            f"that gives text encoder and VAE ({len(folders)} folders found: {', '.join(folders[:4]) or 'none'})."
+        return io.NodeOutput(
+            RunAcceleration(Acceleration(step_cache, threshold, interval, compiled, attention), merge_adapter)
         )
+
+
+def find_bases() -> dict[str, Path]:
+    """All CogVideoX folders and single-file transformers by their names, relative to their model folder, sorted."""
+    from ..flexiact_core.cogvideox.loading import is_base_folder
+
+    found: dict[str, Path] = {}
+    for root in BASES.roots():
+        for folder, subfolders, files in os.walk(root, followlinks=True):
+            folder = Path(folder)
+            if folder != root and is_base_folder(folder):
+                found.setdefault(folder.relative_to(root).as_posix(), folder)
+                subfolders.clear()
+                continue
+            for file in (folder / name for name in files if name.endswith(".safetensors")):
+                if folders.mentions(file, b"patch_embed.text_proj"):
+                    found.setdefault(file.relative_to(root).as_posix(), file)
+    return dict(sorted(found.items()))
+
+
+def find_base_folders() -> dict[str, Path]:
+    """The diffusers folders among find_bases()."""
+    return {name: path for name, path in find_bases().items() if path.is_dir()}
+
+
+def base_path(name: str | None) -> Path:
+    """Where a base of find_bases() lies. Raises CheckpointError with the sentence if it is not there."""
+    return folders.path_of(name, find_bases(), BASES.missing(name))
+
+
+def to_base_model(base, float8_products: bool = False) -> BaseModel:
+    """The socket value of a loaded base: each part in a patcher, through which ComfyUI loads and frees it.
+
+    With float8_products, matrices of the transformer that are stored in float8 are multiplied in float8 while
+    sampling, where that is possible; where not, it is said.
+    """
+    import comfy.model_management as devices
+    import comfy.ops
+
+    gpu = devices.get_torch_device()
+    model = BaseModel(
+        base=base,
+        transformer=memory.to_patcher(
+            # The product gives 16 bits.
+            base.transformer,
+            gpu,
+            devices.unet_offload_device(),
+            float8_products and base.dtype.itemsize == 2,
+        ),
+        text_encoder=memory.to_patcher(
+            base.text_encoder, devices.text_encoder_device(), devices.text_encoder_offload_device()
+        ),
+        vae=memory.to_patcher(base.vae, devices.vae_device(), devices.vae_offload_device()),
+    )
+    if float8_products and not any(isinstance(layer, comfy.ops.fp8_ops.Linear) for layer in base.transformer.modules()):
+        progress.say(
+            "float8_fast needs a card that multiplies in float8, weights in e4m3, and dtype bf16 or fp16. Something of "
+            "that is missing: the weights stay float8, and are cast when they are used."
+        )
+    return model
+
+
+def _components(source: Path, name: str) -> Path:
+    from ..flexiact_core.errors import CheckpointError
+
+    if name != SAME_FOLDER:
+        return base_path(name)
+    if source.is_dir():
+        return source
+    found = find_base_folders()
+    if len(found) == 1:
+        return next(iter(found.values()))
+    raise CheckpointError(
+        f"{source.name}: a single file holds the transformer alone. Choose under 'components' the diffusers folder "
+        f"that gives text encoder and VAE ({len(found)} folders found: {', '.join(list(found)[:4]) or 'none'})."
+    )

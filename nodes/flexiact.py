@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import host
+from .host import encodings, folders, media, memory, progress
 from .sockets import AccelerationSocket, BaseModel, CogVideoXI2VSocket, FAESocket, RunAcceleration, WeightedFAEs
+from .training import not_computed
 
+FILES = folders.ModelFolder("flexiact", "hf download shiyi0408/FlexiAct --local-dir {folder}")
 REFADAPTER_WORDS = b".lora_"
 FAE_WORDS = b"motion_inversion_tokens"
 
@@ -27,10 +29,10 @@ class ApplyRefAdapter(io.ComfyNode):
                 CogVideoXI2VSocket.Input("model", tooltip="The base from Load CogVideoX I2V."),
                 io.Combo.Input(
                     "adapter_file",
-                    options=host.list_weights(REFADAPTER_WORDS) or [host.NONE_FOUND],
+                    options=folders.listed(folders.find_files(FILES, REFADAPTER_WORDS)),
                     tooltip=(
                         "A RefAdapter (.safetensors or released .pt) in models/flexiact. To fetch the released one: "
-                        + host.FLEXIACT_DOWNLOAD.format(folder="models/flexiact")
+                        + FILES.command()
                     ),
                 ),
                 io.Float.Input(
@@ -50,14 +52,14 @@ class ApplyRefAdapter(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, adapter_file):
-        return _check_listed(adapter_file)
+        return folders.check_weights(FILES, adapter_file)
 
     @classmethod
     def execute(cls, model: BaseModel, adapter_file, weight) -> io.NodeOutput:
         from ..flexiact_core.flexiact.refadapter import check_refadapter, load_refadapter
 
-        with host.normal_tensors():
-            adapter = load_refadapter(host.weights_path(adapter_file))
+        with memory.normal_tensors():
+            adapter = load_refadapter(folders.weights_path(FILES, adapter_file))
         check_refadapter(adapter, model.base.transformer)
         return io.NodeOutput(model.with_adapter(adapter, weight))
 
@@ -77,10 +79,10 @@ class LoadFAEEmbedding(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "fae_file",
-                    options=host.list_weights(FAE_WORDS) or [host.NONE_FOUND],
+                    options=folders.listed(folders.find_files(FILES, FAE_WORDS)),
                     tooltip=(
                         "An action (.safetensors or released .pt) in models/flexiact. Train FAE makes new ones. To "
-                        "fetch the released ones: " + host.FLEXIACT_DOWNLOAD.format(folder="models/flexiact")
+                        "fetch the released ones: " + FILES.command()
                     ),
                 ),
                 io.Float.Input(
@@ -101,14 +103,14 @@ class LoadFAEEmbedding(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, fae_file):
-        return _check_listed(fae_file)
+        return folders.check_weights(FILES, fae_file)
 
     @classmethod
     def execute(cls, fae_file, strength, fae: WeightedFAEs = ()) -> io.NodeOutput:
         from ..flexiact_core.flexiact.fae import load_fae
 
-        with host.normal_tensors():
-            return io.NodeOutput((*fae, (load_fae(host.weights_path(fae_file)), strength)))
+        with memory.normal_tensors():
+            return io.NodeOutput((*fae, (load_fae(folders.weights_path(FILES, fae_file)), strength)))
 
 
 class FlexiActSampler(io.ComfyNode):
@@ -325,18 +327,18 @@ class FlexiActSampler(io.ComfyNode):
 
         base = model.base
         bias = MotionBias(bias_strength, hold_until, off_below, weighting)
-        picture = fit_frames(check_single_image(host.ordinary(image), "image"), width, height)
+        picture = fit_frames(check_single_image(memory.ordinary(image), "image"), width, height)
         cogvideox.check_video_size(base.transformer.config, width, height, num_frames)
         for action, _ in fae:
             check_fae(action, base.transformer)
 
-        prompt_embeds = host.encode_prompt(model, prompt)
-        negative_embeds = host.encode_prompt(model, negative_prompt)
-        posterior = host.encode_image(model, picture)
+        prompt_embeds = encodings.encode_prompt(model, prompt)
+        negative_embeds = encodings.encode_prompt(model, negative_prompt)
+        posterior = encodings.encode_image(model, picture)
         preview = cogvideox.fit_preview(picture, posterior.mean * base.vae.config.scaling_factor)
-        progress = host.Progress(steps)
+        bar = progress.Progress(steps)
         acceleration = acceleration or RunAcceleration(EXACT)
-        transformer, adapters = host.sampling_transformer(model, acceleration.merge_adapters)
+        transformer, adapters = sampling_transformer(model, acceleration.merge_adapters)
 
         shares: list[dict[int, float]] = [{}]  # by step and layer
 
@@ -346,13 +348,13 @@ class FlexiActSampler(io.ComfyNode):
         def on_step(index, clean_latents):
             shares.append({})
             middle = clean_latents.shape[1] // 2
-            progress.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
+            bar.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
 
         num_latent_frames = cogvideox.count_latent_frames(base.vae, num_frames)
-        needed = host.transformer_bytes(
+        needed = memory.transformer_bytes(
             model, num_latent_frames, *posterior.mean.shape[-2:], batch=2, acceleration=acceleration.run
         )
-        with host.on_device(transformer, needed) as device:
+        with memory.on_device(transformer, needed) as device:
             latents = transfer_action(
                 base,
                 posterior,
@@ -371,25 +373,44 @@ class FlexiActSampler(io.ComfyNode):
                 on_step=on_step,
                 on_share=on_share if draw_attention else None,
             )
-        with host.on_device(model.vae, host.decode_bytes(model, num_frames, height, width)) as device:
+        with memory.on_device(model.vae, memory.decode_bytes(model, num_frames, height, width)) as device:
             frames = to_frames(cogvideox.decode_latents(base.vae, latents, device)).cpu()
-        picture = host.nothing()
+        picture = progress.nothing()
         if draw_attention:
             # A layer that a step cache skips has no share.
             layers = range(base.transformer.config.num_layers)
             values = torch.tensor([[step.get(layer, torch.nan) for step in shares[:steps]] for layer in layers])
             title = "share of attention on the action's tokens"
             picture = draw_heat_map(values, title=title, x_label="step", y_label="layer")
-        return io.NodeOutput(frames, host.to_video(frames), picture)
+        return io.NodeOutput(frames, media.to_video(frames), picture)
 
 
-def not_computed(inputs):
-    """Names of the inputs that ComfyUI has still to compute."""
-    # Sockets are lazy so that settings are checked before a model is loaded; all of them are needed after that.
-    return [name for name, value in inputs.items() if value is None]
+def sampling_transformer(model: BaseModel, merge_adapters: bool):
+    """The patcher to load for sampling, and the adapters that its weights do not hold.
+
+    Merged adapters are ComfyUI's own weight patches on a clone: the weights come back bit for bit as soon as another
+    patcher of the base is loaded. Weights stored in float8 are too coarse to take them in; that is said.
+    """
+    if not model.adapters or not merge_adapters:
+        return model.transformer, model.adapters
+    stored = model.base.transformer.transformer_blocks[0].attn1.to_q.weight.dtype
+    if stored.itemsize == 1:
+        progress.say("The base's weights are stored in float8, too coarse to take in RefAdapter: it runs beside them.")
+        return model.transformer, model.adapters
+    return model.merged.get("transformer", lambda: _merge_adapters(model)), ()
 
 
-def _check_listed(name):
-    if name is not None and host.weights_path(name) is None:
-        return host.missing_weights(name)
-    return True
+def _merge_adapters(model: BaseModel):
+    from comfy.weight_adapter import LoRAAdapter
+
+    from ..flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, matrices_by_weight
+
+    patcher = model.transformer.clone()
+    for adapter, weight in model.adapters:
+        patches = {
+            f"{memory.HELD_AS}.{name}": LoRAAdapter(set(), (up, down, None, None, None, None))
+            for name, (down, up) in matrices_by_weight(adapter).items()
+        }
+        taken = patcher.add_patches(patches, weight * ALPHA_PER_RANK)
+        assert len(taken) == len(patches)
+    return patcher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import host
+from .host import media, memory
 from .sockets import ExampleSocket
 
 
@@ -61,7 +61,7 @@ class LoadExampleAction(io.ComfyNode):
 
         inputs = example(action, target)
         image = torch.from_numpy(inputs.image)[None]
-        video = host.to_video(torch.from_numpy(inputs.reference))
+        video = media.to_video(torch.from_numpy(inputs.reference))
         return io.NodeOutput(image, inputs.caption, video, inputs.reference_caption, (inputs.target, action))
 
 
@@ -95,5 +95,5 @@ class MeasureAction(io.ComfyNode):
         from ..flexiact_core.world.picture import draw_measure
 
         scene, action = example
-        picture, fidelity, _ = draw_measure(host.ordinary(frames).cpu(), scene, action)
+        picture, fidelity, _ = draw_measure(memory.ordinary(frames).cpu(), scene, action)
         return io.NodeOutput(picture, fidelity.slope, fidelity.nearest)

@@ -43,8 +43,7 @@ def _words(item) -> dict:
 
 if __name__ == "__main__":
     import conftest  # noqa: F401 - makes the pack importable
-    from flexiact_pack.nodes import NODE_CLASS_MAPPINGS
-    from flexiact_pack.nodes.host import register_folders
+    from flexiact_pack.nodes import NODE_CLASS_MAPPINGS, register_folders
 
     register_folders()
     print(write_english(NODE_CLASS_MAPPINGS))

@@ -36,22 +36,23 @@ def model(small):
 
 
 def load(folder):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.cogvideox import to_base_model
+    from flexiact_pack.nodes.host import memory
 
     from flexiact_core.cogvideox.loading import load_base
 
-    with host.normal_tensors():
-        return host.to_base_model(load_base(folder, folder, torch.float32))
+    with memory.normal_tensors():
+        return to_base_model(load_base(folder, folder, torch.float32))
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_loaded(monkeypatch):
-    import comfy.model_management as memory
-    from flexiact_pack.nodes import host
+    import comfy.model_management
+    from flexiact_pack.nodes.host import progress
 
-    monkeypatch.setattr(host, "say", lambda text: None)
+    monkeypatch.setattr(progress, "say", lambda text: None)
     yield
-    memory.unload_all_models()
+    comfy.model_management.unload_all_models()
 
 
 class NoProgress:
@@ -65,10 +66,10 @@ class NoProgress:
 @pytest.fixture
 def draw(monkeypatch, files):
     """Frames of FlexiActSampler for a model, with the FAE."""
-    from flexiact_pack.nodes import host
     from flexiact_pack.nodes.flexiact import FlexiActSampler
+    from flexiact_pack.nodes.host import progress
 
-    monkeypatch.setattr(host, "Progress", NoProgress)
+    monkeypatch.setattr(progress, "Progress", NoProgress)
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
 
     def draw(model, acceleration=None, seed=1, steps=3):
@@ -93,9 +94,9 @@ def digest(model) -> str:
 
 
 def load_plain(model):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import memory
 
-    with host.on_device(model.transformer, 0):
+    with memory.on_device(model.transformer, 0):
         pass
 
 
@@ -128,7 +129,7 @@ def test_the_weights_come_back_when_the_adapted_model_is_gone(model, files, draw
 
 
 def test_the_weights_come_back_after_cancel(model, files, draw, monkeypatch):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import progress
 
     class Cancelled(NoProgress):
         def step(self, *_):
@@ -136,7 +137,7 @@ def test_the_weights_come_back_after_cancel(model, files, draw, monkeypatch):
 
     before, expected = digest(model), draw(model)
     with monkeypatch.context() as patch:
-        patch.setattr(host, "Progress", Cancelled)
+        patch.setattr(progress, "Progress", Cancelled)
         with pytest.raises(InterruptedError):
             draw(model.with_adapter(files[1], 0.7))
     assert torch.equal(draw(model), expected)
@@ -161,23 +162,24 @@ def test_a_second_run_merges_nothing_again(model, files, draw, monkeypatch):
 
 
 def test_training_after_a_merged_run_sees_the_plain_weights(model, files, draw):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import memory
 
     before = digest(model)
     draw(model.with_adapter(files[1], 0.7))
-    with host.on_device_to_train(model.transformer, 0):
+    with memory.on_device_to_train(model.transformer, 0):
         assert digest(model) == before
 
 
 def test_float8_weights_keep_the_adapter_beside_them(model, files, monkeypatch):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes import flexiact
+    from flexiact_pack.nodes.host import progress
 
     said = []
-    monkeypatch.setattr(host, "say", said.append)
+    monkeypatch.setattr(progress, "say", said.append)
     adapted = model.with_adapter(files[1], 0.7)
     for layer in model.base.transformer.transformer_blocks:
         layer.attn1.to_q.weight.data = layer.attn1.to_q.weight.data.to(torch.float8_e4m3fn)
-    assert host.sampling_transformer(adapted, True) == (model.transformer, adapted.adapters)
+    assert flexiact.sampling_transformer(adapted, True) == (model.transformer, adapted.adapters)
     assert said == ["The base's weights are stored in float8, too coarse to take in RefAdapter: it runs beside them."]
 
 
@@ -200,20 +202,20 @@ def test_compiled_layers_of_the_host_give_the_same(model, files, draw, monkeypat
 
 @pytest.mark.parametrize("step_cache", ["off", "first_block", "taylor"])
 def test_the_sampler_asks_for_room_for_its_latent_frames(model, draw, monkeypatch, step_cache):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import memory
 
     asked = []
-    on_device = host.on_device
+    on_device = memory.on_device
 
     def asking(patcher, activation_bytes):
         asked.append((patcher, activation_bytes))
         return on_device(patcher, activation_bytes)
 
-    monkeypatch.setattr(host, "on_device", asking)
+    monkeypatch.setattr(memory, "on_device", asking)
     acceleration = accelerate(step_cache=step_cache)
     draw(model, acceleration)
     # 9 frames are 3 latent ones of 8x8.
-    expected = host.transformer_bytes(model, 3, 8, 8, batch=2, acceleration=acceleration.run)
+    expected = memory.transformer_bytes(model, 3, 8, 8, batch=2, acceleration=acceleration.run)
     assert [needed for patcher, needed in asked if patcher not in (model.text_encoder, model.vae)] == [expected]
 
 
@@ -222,7 +224,7 @@ def test_the_room_asked_for_is_a_little_more_than_is_taken():
     computed on no device."""
     from types import SimpleNamespace
 
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import memory
 
     from benchmarks.budget import activations
     from benchmarks.sizes import FULL, make_transformer, make_vae
@@ -232,13 +234,13 @@ def test_the_room_asked_for_is_a_little_more_than_is_taken():
     model = SimpleNamespace(base=SimpleNamespace(dtype=torch.bfloat16, **parts))
 
     def training(*settings):
-        return host.training_memory(model, (1, 13, 16, 60, 90), 1, *settings)[0]
+        return memory.training_memory(model, (1, 13, 16, 60, 90), 1, *settings)[0]
 
     asked = {
-        "a guided step, ours, bias on": host.transformer_bytes(model, 13, 60, 90, batch=2),
-        "the tiled decode, 49 frames": host.decode_bytes(model, 49, 480, 720),
-        "encoding 1 frame": host.encode_bytes(model, 1, 480, 720),
-        "encoding 49 frames": host.encode_bytes(model, 49, 480, 720),
+        "a guided step, ours, bias on": memory.transformer_bytes(model, 13, 60, 90, batch=2),
+        "the tiled decode, 49 frames": memory.decode_bytes(model, 49, 480, 720),
+        "encoding 1 frame": memory.encode_bytes(model, 1, 480, 720),
+        "encoding 49 frames": memory.encode_bytes(model, 49, 480, 720),
         "a training step, ours": training("on"),
         "a training step, ours, without checkpointing": training("off"),
         "a training step, RefAdapter": training("on", size.rank),

@@ -7,7 +7,9 @@ import torch
 
 cogvideox = pytest.importorskip("flexiact_pack.nodes.cogvideox", reason="needs ComfyUI: run `make test`")
 
-from flexiact_pack.nodes import host  # noqa: E402
+from flexiact_pack import nodes  # noqa: E402
+from flexiact_pack.nodes.host import folders as host_folders  # noqa: E402
+from flexiact_pack.nodes.host import memory, progress  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from small_models import make_base, make_fae, make_refadapter  # noqa: E402
 
@@ -19,9 +21,9 @@ def folders(tmp_path, monkeypatch):
     """Model folders of this test's own, the only ones that ComfyUI knows."""
     import folder_paths
 
-    for name in (host.BASE_FOLDER, host.FLEXIACT_FOLDER):
-        (tmp_path / name).mkdir()
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, ([str(tmp_path / name)], set()))
+    for kind in nodes.MODEL_FOLDERS:
+        (tmp_path / kind.name).mkdir()
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind.name, ([str(tmp_path / kind.name)], set()))
     return tmp_path
 
 
@@ -45,7 +47,7 @@ def load(model, components="auto", dtype="fp32", **options):
 
 def test_folders_are_listed_wherever_they_lie_and_other_files_are_not(base, folders):
     (folders / "CogVideo" / "notes.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
-    assert host.list_bases() == ["somewhere/any name"]
+    assert list(cogvideox.find_bases()) == ["somewhere/any name"]
     assert load("somewhere/any name").base.transformer.config.num_layers == 2
 
 
@@ -54,14 +56,14 @@ def test_folders_of_extra_model_paths_are_listed_too(base, folders, tmp_path_fac
 
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     make_base(elsewhere / "other")
-    folder_paths.add_model_folder_path(host.BASE_FOLDER, str(elsewhere))
-    assert host.list_bases() == ["other", "somewhere/any name"]
+    folder_paths.add_model_folder_path(cogvideox.BASES.name, str(elsewhere))
+    assert list(cogvideox.find_bases()) == ["other", "somewhere/any name"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn], ids=str)
 def test_a_single_file_is_loaded_with_the_rest_from_the_only_folder(base, folders, dtype):
     save_single_file(base, folders / "CogVideo" / "single.safetensors", dtype)
-    assert "single.safetensors" in host.list_bases()
+    assert "single.safetensors" in list(cogvideox.find_bases())
     model = load("single.safetensors", dtype="bf16")
     stored = model.base.transformer.transformer_blocks[0].attn1.to_q.weight.dtype
     assert stored == (dtype if dtype.itemsize == 1 else torch.bfloat16)
@@ -76,13 +78,16 @@ def test_a_single_file_among_several_folders_asks_which_one(base, folders):
 
 
 def test_actions_and_adapters_are_told_apart_by_what_is_in_them(folders):
+    from flexiact_pack.nodes.flexiact import FILES
+
     root = folders / "flexiact"
     make_fae(root / "a_lora.safetensors")
     make_fae(root / "deep" / "down" / "fae.pt")
     make_refadapter(root / "motion.safetensors")
     make_refadapter(root / "deep" / "adapter.pt")
-    assert host.list_weights(b"motion_inversion_tokens") == ["a_lora.safetensors", "deep/down/fae.pt"]
-    assert host.list_weights(b".lora_") == ["deep/adapter.pt", "motion.safetensors"]
+    actions = host_folders.find_files(FILES, b"motion_inversion_tokens")
+    assert list(actions) == ["a_lora.safetensors", "deep/down/fae.pt"]
+    assert list(host_folders.find_files(FILES, b".lora_")) == ["deep/adapter.pt", "motion.safetensors"]
 
 
 def test_a_missing_base_is_named_with_its_folder_and_the_command_that_fetches_it(folders):
@@ -97,7 +102,7 @@ def test_an_empty_list_still_says_what_to_do(folders):
 
     for node, name in ((cogvideox.LoadCogVideoXI2V, "CogVideo"), (ApplyRefAdapter, "flexiact"),
                        (LoadFAEEmbedding, "flexiact")):  # fmt: skip
-        answer = node.validate_inputs(host.NONE_FOUND)
+        answer = node.validate_inputs(host_folders.NONE_FOUND)
         assert str(folders / name) in answer
         assert "hf download" in answer
 
@@ -160,12 +165,10 @@ def test_float8_weights_are_cast_when_they_are_used(base, folders, sample):
 def float8_device(monkeypatch):
     """Lets ComfyUI take the CPU for a card that multiplies in float8: its own layers do the same there, by casting."""
     import comfy.model_management
-    from flexiact_pack.nodes import host
-
     monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
-    host._float8_linear.cache_clear()
+    memory._float8_linear.cache_clear()
     yield
-    host._float8_linear.cache_clear()
+    memory._float8_linear.cache_clear()
 
 
 @pytest.fixture
@@ -214,13 +217,11 @@ def test_float8_fast_learns_as_float8_does(base, float8_device, products):
 
 @pytest.mark.parametrize("missing", ["card", "16 bits"])
 def test_float8_fast_says_where_it_is_no_faster(base, sample, monkeypatch, products, request, missing):
-    from flexiact_pack.nodes import host
-
     if missing != "card":
         request.getfixturevalue("float8_device")
     dtype = "bf16" if missing == "card" else "fp32"
     said = []
-    monkeypatch.setattr(host, "say", said.append)
+    monkeypatch.setattr(progress, "say", said.append)
     fast = sample("somewhere/any name", dtype=dtype, weights="float8_fast")
     assert len(said) == 1 and said[0].startswith("float8_fast needs a card that multiplies in float8, weights in e4m3")
     assert torch.equal(fast, sample("somewhere/any name", dtype=dtype, weights="float8"))

@@ -33,7 +33,7 @@ def running_node():
 def files(tmp_path_factory):
     """A model folder with a base, two actions and two adapters, known to ComfyUI."""
     import folder_paths
-    from flexiact_pack.nodes.host import BASE_FOLDER, FLEXIACT_FOLDER
+    from flexiact_pack.nodes import MODEL_FOLDERS
 
     root = tmp_path_factory.mktemp("models")
     make_base(root / "CogVideo" / "small")
@@ -42,8 +42,8 @@ def files(tmp_path_factory):
         make_refadapter(root / "flexiact" / "refadapter" / f"{name}.pt", seed=seed + 10)
     make_fae(root / "flexiact" / "fae" / "other_base.pt", dim=64)
     make_refadapter(root / "flexiact" / "refadapter" / "other_base.pt", layers=3)
-    for name in (BASE_FOLDER, FLEXIACT_FOLDER):
-        folder_paths.add_model_folder_path(name, str(root / name), is_default=True)
+    for kind in MODEL_FOLDERS:
+        folder_paths.add_model_folder_path(kind.name, str(root / kind.name), is_default=True)
     return root
 
 
@@ -168,9 +168,9 @@ def test_another_seed_or_number_of_steps_does_not_encode_again(model, image, mon
     ids=["rank", "batch", "1x1", "NaN", "two channels"],
 )
 def test_a_picture_that_cannot_be_used_is_refused_before_anything_runs(model, image, picture, message, monkeypatch):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import memory
 
-    monkeypatch.setattr(host, "on_device", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(memory, "on_device", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ShapeError, match=message):
         sample(model, picture, seed=1000)
     monkeypatch.undo()
@@ -215,10 +215,10 @@ def test_few_steps_and_no_guidance_give_finite_frames(model, image, steps, sched
 
 
 def test_an_empty_prompt_is_allowed_and_a_long_one_is_cut_and_that_is_said(model, image, monkeypatch):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import progress
 
     said = []
-    monkeypatch.setattr(host, "say", said.append)
+    monkeypatch.setattr(progress, "say", said.append)
     sample(model, image, prompt="")
     assert said == []
     sample(model, image, prompt="long " * 2000)
@@ -237,7 +237,7 @@ def test_files_of_another_base_are_refused_with_what_they_are_for(model, image):
 @pytest.mark.parametrize("stop_at", [1, 2, 3])
 def test_cancel_takes_effect_at_any_step_and_the_next_run_works(model, image, monkeypatch, stop_at):
     import comfy.model_management as memory
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import progress
 
     expected = sample(model, image, steps=3, seed=8)
     steps = []
@@ -248,7 +248,7 @@ def test_cancel_takes_effect_at_any_step_and_the_next_run_works(model, image, mo
             memory.interrupt_current_processing()
         memory.throw_exception_if_processing_interrupted()
 
-    monkeypatch.setattr(host.Progress, "step", press_cancel)
+    monkeypatch.setattr(progress.Progress, "step", press_cancel)
     with pytest.raises(memory.InterruptProcessingException):
         sample(model, image, steps=3, seed=8)
     assert steps == list(range(1, stop_at + 1))
@@ -257,10 +257,10 @@ def test_cancel_takes_effect_at_any_step_and_the_next_run_works(model, image, mo
 
 
 def test_every_step_reports_progress_with_a_preview_of_the_video(model, image, monkeypatch):
-    from flexiact_pack.nodes import host
+    from flexiact_pack.nodes.host import progress
 
     seen = []
-    monkeypatch.setattr(host.Progress, "step", lambda self, done, preview=None: seen.append((done, preview)))
+    monkeypatch.setattr(progress.Progress, "step", lambda self, done, preview=None: seen.append((done, preview)))
     sample(model, image, steps=3)
     assert [done for done, _ in seen] == [1, 2, 3]
     for _, preview in seen:

@@ -16,9 +16,7 @@ each_language = pytest.mark.parametrize("language", LANGUAGES)
 
 @pytest.fixture(scope="module", autouse=True)
 def model_folders():
-    from flexiact_pack.nodes.host import register_folders
-
-    register_folders()
+    nodes.register_folders()
 
 
 def shape_of(words: dict) -> dict:

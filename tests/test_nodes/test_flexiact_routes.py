@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-routes = pytest.importorskip("flexiact_pack.nodes.routes", reason="needs ComfyUI: run `make test`")
+routes = pytest.importorskip("flexiact_pack.nodes.flexiact_routes", reason="needs ComfyUI: run `make test`")
 
 from aiohttp import web  # noqa: E402
 from aiohttp.test_utils import TestClient, TestServer  # noqa: E402
@@ -39,7 +39,7 @@ def get(path: str, query: dict, headers: dict | None = None) -> tuple[int, dict 
 def models(tmp_path_factory):
     """A model folder known to ComfyUI: an action with a preview, one without, a RefAdapter and a stray video."""
     import folder_paths
-    from flexiact_pack.nodes.host import FLEXIACT_FOLDER
+    from flexiact_pack.nodes.flexiact import FILES
 
     root = tmp_path_factory.mktemp("models") / "flexiact"
     make_fae(root / "routes" / "with.safetensors")
@@ -49,7 +49,7 @@ def models(tmp_path_factory):
         (root / "routes" / f"{name}.mp4").write_bytes(name.encode() * 1000)
     (root.parent / "outside.mp4").write_bytes(b"secret")
     (root.parent / "outside.safetensors").write_bytes((root / "routes" / "with.safetensors").read_bytes())
-    folder_paths.add_model_folder_path(FLEXIACT_FOLDER, str(root))
+    folder_paths.add_model_folder_path(FILES.name, str(root))
     return root
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from aiohttp import web
 
 from ..flexiact_core.errors import FlexiActError, SettingError
-from . import host
-from .flexiact import FAE_WORDS
+from .flexiact import FAE_WORDS, FILES
+from .host import folders
 
 
 def add_routes(routes: web.RouteTableDef) -> None:
-    """Nothing; the routes /flexiact/weighting and /flexiact/preview are then among `routes`."""
+    """Puts /flexiact/weighting and /flexiact/preview among `routes`."""
     routes.get("/flexiact/weighting")(answer_weighting)
     routes.get("/flexiact/preview")(answer_preview)
 
@@ -38,9 +37,10 @@ async def answer_preview(request: web.Request) -> web.StreamResponse:
     Status 404 with a sentence under "error" if the list does not hold the name.
     """
     name = request.query.get("file", "")
-    if name not in await asyncio.to_thread(host.list_weights, FAE_WORDS):
-        return web.json_response({"error": host.missing_weights(name)}, status=404)
-    preview = Path(host.weights_path(name)).with_suffix(".mp4")
+    found = await asyncio.to_thread(folders.find_files, FILES, FAE_WORDS)
+    if name not in found:
+        return web.json_response({"error": FILES.missing(name)}, status=404)
+    preview = found[name].with_suffix(".mp4")
     if not preview.is_file():
         return web.Response(status=204)
     # An action trained anew has a new clip under the same name.

@@ -1,0 +1,254 @@
+"""FlexiAct's clips: cut from a reference video, or read from the authors' benchmark folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from .flexiact import FILES
+from .host import encodings, folders, media, memory, progress
+from .sockets import ActionClips, BaseModel, ClipsSocket, CogVideoXI2VSocket
+
+BENCHMARK = folders.ModelFolder(
+    FILES.name,
+    "hf download shiyi0408/FlexiAct --repo-type dataset --local-dir {folder}/benchmark",
+    "the authors' data",
+)
+
+
+class PrepareActionClips(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PrepareActionClips",
+            display_name="Prepare Action Clips",
+            category="FlexiAct/training",
+            description=(
+                "Cuts training clips from a reference video: trimmed, brought to 8 frames per second, cropped at "
+                "random, and encoded once. Look at the preview before training."
+            ),
+            search_aliases=["training clips", "random crops", "reference video", "flexiact dataset"],
+            inputs=[
+                CogVideoXI2VSocket.Input("model", tooltip="The base to train on; its VAE and text encoder are used."),
+                io.MultiType.Input(
+                    "reference",
+                    types=[io.Video, io.Image],
+                    tooltip="The video that shows the action, or its frames as IMAGE with their speed under 'fps'.",
+                ),
+                io.String.Input(
+                    "caption",
+                    multiline=True,
+                    tooltip="What the reference shows, in a sentence. Left out now and then in training; may be empty.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=8.0,
+                    min=0.1,
+                    max=240.0,
+                    step=0.1,
+                    tooltip="Frames per second of IMAGE frames. A VIDEO brings its own, and this has no effect.",
+                ),
+                io.Float.Input(
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=3600.0,
+                    step=0.1,
+                    tooltip="Seconds to skip at the beginning. 0: from the first frame.",
+                ),
+                io.Float.Input(
+                    "duration",
+                    default=0.0,
+                    min=0.0,
+                    max=3600.0,
+                    step=0.1,
+                    tooltip="Seconds to use from there. 0: to the end. The base learns from about 6 seconds at most.",
+                ),
+                io.Int.Input(
+                    "crops",
+                    default=12,
+                    min=1,
+                    max=64,
+                    tooltip=(
+                        "Versions of the clip cut at random places. 12: released value. 1: the clip alone, and the "
+                        "action sticks to its layout."
+                    ),
+                ),
+                io.Float.Input(
+                    "smallest_scale",
+                    default=0.8,
+                    min=0.2,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip=(
+                        "The furthest a crop steps back, as a factor of size. 1: never; below, borders are mirrored."
+                    ),
+                ),
+                io.Float.Input(
+                    "largest_scale",
+                    default=1.2,
+                    min=1.0,
+                    max=3.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip=(
+                        "The nearest a crop moves in, as a factor of size. 1: never. High: the action may leave the "
+                        "frame."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "flip",
+                    default=False,
+                    tooltip="Also mirror half of the crops left to right. Leave off if the direction matters.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Fixes where the window and the crops lie.",
+                ),
+            ],
+            outputs=[
+                ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train FAE."),
+                io.Image.Output(display_name="preview", tooltip="A row for each crop, with a few of its frames."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: BaseModel,
+        reference,
+        caption,
+        fps,
+        start,
+        duration,
+        crops,
+        smallest_scale,
+        largest_scale,
+        flip,
+        seed,
+    ) -> io.NodeOutput:
+        from ..flexiact_core.plots import tile_videos
+
+        clips, videos = prepare_clips(
+            model, reference, caption, crops, seed,
+            image_fps=fps, start=start, duration=duration, scale_range=(smallest_scale, largest_scale), flip=flip,
+        )  # fmt: skip
+        return io.NodeOutput(clips, tile_videos(videos))
+
+
+class LoadReleasedAction(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoadReleasedAction",
+            display_name="Load Released Action",
+            category="FlexiAct/training",
+            description=(
+                "Reads one action of the authors' benchmark folder: its reference clips, encoded for training, and its "
+                "target pictures with their captions."
+            ),
+            search_aliases=["flexiact benchmark", "crop.csv", "val_image.csv", "released data"],
+            inputs=[
+                CogVideoXI2VSocket.Input("model", tooltip="The base to train on; its VAE and text encoder are used."),
+                io.Combo.Input(
+                    "action",
+                    options=folders.listed(find_released_actions()),
+                    tooltip=(
+                        "kind/action, from captions/<kind>/<action>/crop.csv anywhere under models/flexiact. To fetch "
+                        "the authors' data: " + BENCHMARK.command()
+                    ),
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Fixes which stretch of each clip is used, where a clip is longer than the base needs.",
+                ),
+            ],
+            outputs=[
+                ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train FAE."),
+                io.Image.Output(display_name="preview", tooltip="A row for each clip, with a few of its frames."),
+                io.Image.Output(
+                    display_name="targets", is_output_list=True, tooltip="The target pictures, one after the other."
+                ),
+                io.String.Output(
+                    display_name="captions", is_output_list=True, tooltip="A prompt for each target picture."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, action):
+        return folders.check_listed(action, find_released_actions(), BENCHMARK.missing(action))
+
+    @classmethod
+    def execute(cls, model: BaseModel, action, seed) -> io.NodeOutput:
+        from ..flexiact_core.flexiact.clips import TRAINING_FPS, cut_crops
+        from ..flexiact_core.flexiact.dataset import read_released_action
+        from ..flexiact_core.plots import tile_videos
+        from ..flexiact_core.video import read_video
+
+        released = read_released_action(folders.path_of(action, find_released_actions(), BENCHMARK.missing(action)))
+        width, height, max_frames = encodings.native_size(model)
+        generator = encodings.generator(seed)
+        # The authors' clips are crops already: each is used as it is.
+        videos = [
+            cut_crops(
+                read_video(clip.path, TRAINING_FPS, clip.start, clip.duration),
+                TRAINING_FPS, width, height, max_frames, 1, generator,
+            )[0]
+            for clip in released.clips
+        ]  # fmt: skip
+        clips = _encode_clips(model, videos, [clip.caption for clip in released.clips])
+        targets = [media.read_image(path) for path, _ in released.targets]
+        return io.NodeOutput(clips, tile_videos(videos), targets, [caption for _, caption in released.targets])
+
+
+def find_released_actions() -> dict[str, Path]:
+    """The captions folders of all actions in the authors' benchmark layout under models/flexiact, by 'kind/action'."""
+    from ..flexiact_core.flexiact.dataset import find_released_actions
+
+    found: dict[str, Path] = {}
+    for root in FILES.roots():
+        found = find_released_actions(root) | found
+    return dict(sorted(found.items()))
+
+
+def prepare_clips(
+    model: BaseModel, reference, caption, crops, seed, *,
+    image_fps=media.FPS, start=0.0, duration=0.0, scale_range=(0.8, 1.2), flip=False,
+):  # fmt: skip
+    from ..flexiact_core.flexiact.clips import cut_crops
+
+    frames, fps = media.from_reference(reference, image_fps, start, duration)
+    width, height, max_frames = encodings.native_size(model)
+    videos = cut_crops(
+        frames, fps, width, height, max_frames, crops, encodings.generator(seed),
+        scale_range=scale_range, flip=flip,
+    )  # fmt: skip
+    return _encode_clips(model, videos, [caption]), videos
+
+
+def _encode_clips(model: BaseModel, videos, captions) -> ActionClips:
+    import torch
+
+    from ..flexiact_core.flexiact.clips import encode_clips
+
+    num_frames, height, width = videos[0].shape[:3]
+    prompt_embeds = torch.cat([encodings.encode_prompt(model, caption) for caption in captions])
+    empty_embeds = encodings.encode_prompt(model, "")
+    bar = progress.Progress(len(videos))
+    with memory.on_device(model.vae, memory.encode_bytes(model, num_frames, height, width)) as device:
+        encoded = encode_clips(
+            model.base.vae, videos, prompt_embeds, empty_embeds, device, on_clip=lambda done: bar.step(done + 1)
+        )
+    digest = encodings.tensor_digest(encoded.video.mean, prompt_embeds)
+    return ActionClips(encoded, captions[0], videos[0], digest)

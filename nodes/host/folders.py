@@ -1,0 +1,165 @@
+"""Where files lie: ComfyUI's model folders and input folder, what is listed in them, and where results go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+
+from ...flexiact_core.errors import CheckpointError
+
+# A list without an entry could not be queued, and so could not say what is missing.
+NONE_FOUND = "none found"
+
+PACK = Path(__file__).parent.parent.parent
+_WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A kind of model folder: its name under models/, and the command that fetches what is released for it.
+
+    `download` is the command, with {folder} for the place; `released` says in two words what it fetches.
+    """
+
+    name: str
+    download: str
+    released: str = "the released files"
+
+    def command(self, folder: str | Path | None = None) -> str:
+        """The command that fetches the released files into a folder; without one, into models/NAME."""
+        return self.download.format(folder=folder or f"models/{self.name}")
+
+    def roots(self) -> list[Path]:
+        """All folders of this kind that ComfyUI knows, also by extra_model_paths.yaml; results go to the first."""
+        return [Path(root) for root in folder_paths.get_folder_paths(self.name)]
+
+    def missing(self, name: str | None) -> str:
+        """The sentence for a file or folder that is not there."""
+        root = self.roots()[0]
+        return (
+            f"'{name}' is not in {root}. Choose another from the list, or fetch {self.released}: {self.command(root)}"
+        )
+
+
+def register_folders(kinds: Iterable[ModelFolder], shipped: Path) -> None:
+    """Makes model folders known to ComfyUI, beside what extra_model_paths.yaml names.
+
+    The folders of the same names in `shipped`, which come with the pack, are last: what a user has under the same name
+    goes first. A kind that ComfyUI has already keeps its folders.
+    """
+    for kind in kinds:
+        folder_paths.add_model_folder_path(kind.name, os.path.join(folder_paths.models_dir, kind.name))
+        if (shipped / kind.name).is_dir():
+            folder_paths.add_model_folder_path(kind.name, str(shipped / kind.name))
+
+
+def find_files(kind: ModelFolder, words: bytes = b"") -> dict[str, Path]:
+    """Weight files of a model folder by their names relative to it, sorted; those whose keys hold these words."""
+    found: dict[str, Path] = {}
+    for root in kind.roots():
+        for folder, _, files in os.walk(root, followlinks=True):
+            for file in (Path(folder) / name for name in files if name.endswith(_WEIGHT_SUFFIXES)):
+                if not file.name.startswith("."):
+                    found.setdefault(file.relative_to(root).as_posix(), file)
+    return {name: path for name, path in sorted(found.items()) if not words or mentions(path, words)}
+
+
+def listed(names: Iterable[str]) -> list[str]:
+    """Options of a combo: the names, or the one that says that there are none."""
+    return list(names) or [NONE_FOUND]
+
+
+def path_of(name: str | None, found: dict[str, Path], missing: str) -> Path:
+    """The path of a name among those found. Raises CheckpointError with the sentence `missing` if it is not there.
+
+    A name may come over a link, where no list is asked, and its file may be gone by the time the node runs.
+    """
+    if name not in found:
+        raise CheckpointError(missing)
+    return found[name]
+
+
+def check_listed(name: str | None, found: dict[str, Path], missing: str) -> bool | str:
+    """For validate_inputs: True, or the sentence `missing`. A name that comes over a link (None) is not known yet."""
+    return True if name is None or name in found else missing
+
+
+def weights_path(kind: ModelFolder, name: str | None) -> Path:
+    """Where a weight file of a model folder lies. Raises CheckpointError with the sentence if it is not there."""
+    return path_of(name, find_files(kind), kind.missing(name))
+
+
+def check_weights(kind: ModelFolder, name: str | None) -> bool | str:
+    """For validate_inputs: True, or the sentence for a weight file that is missing."""
+    return check_listed(name, find_files(kind), kind.missing(name))
+
+
+def mentions(path: Path, words: bytes) -> bool:
+    """Whether the keys of a weight file hold these words; remembered until the file changes."""
+    stat = path.stat()
+    return _mentions_at(path, words, stat.st_mtime_ns, stat.st_size)
+
+
+def result_path(kind: ModelFolder, folder: str, name: str, training: str) -> Path:
+    """Where a training's result is saved: FOLDER/NAME.safetensors, with a number if another training has that name."""
+    from ...flexiact_core.checkpoint import read_metadata
+
+    root = kind.roots()[0] / folder
+    path, number = root / f"{_plain(name)}.safetensors", 2
+    while path.exists() and read_metadata(path).get("training") != training:
+        path, number = root / f"{_plain(name)}_{number}.safetensors", number + 1
+    return path
+
+
+def training_path(kind: ModelFolder, name: str, training: str) -> Path:
+    """Where the checkpoint of a training lies; trainings that differ in any setting have different ones."""
+    return training_folder(kind) / f"{_plain(name)}-{training[:12]}.safetensors"
+
+
+def unfinished_training(kind: ModelFolder, name: str, steps: int) -> bool:
+    """Whether a checkpoint of this name has not reached `steps` steps."""
+    from ...flexiact_core.checkpoint import read_metadata
+
+    checkpoints = training_folder(kind).glob(f"{_plain(name)}-*.safetensors")
+    return any(int(read_metadata(path).get("steps_done", 0)) < steps for path in checkpoints)
+
+
+def training_folder(kind: ModelFolder) -> Path:
+    """Where checkpoints of trainings lie, and what is kept for a training that is resumed."""
+    return kind.roots()[0] / "training"
+
+
+def input_path(name: str) -> Path:
+    """A file named with its full path, or in ComfyUI's input folder."""
+    return Path(folder_paths.get_input_directory()) / name.strip()
+
+
+def digest(identity: dict) -> str:
+    """A short name for a set of settings: equal sets, equal names."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def pack_version() -> str:
+    """The version in pyproject.toml, the only place that holds it."""
+    text = (PACK / "pyproject.toml").read_text(encoding="utf-8")
+    return re.search(r'^version = "(.+)"', text, re.MULTILINE)[1]
+
+
+@lru_cache(maxsize=1024)
+def _mentions_at(path: Path, words: bytes, _modified: int, _size: int) -> bool:
+    from ...flexiact_core.checkpoint import mentions
+
+    return mentions(path, words)
+
+
+def _plain(name: str) -> str:
+    # Letters of any language stay; what a file system may refuse does not.
+    return "".join(letter if letter.isalnum() or letter in "-_ ." else "_" for letter in name).strip(" .") or "action"

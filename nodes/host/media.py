@@ -1,0 +1,54 @@
+"""IMAGE and VIDEO values of ComfyUI, to frames and back."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from comfy_api.latest import InputImpl, Types
+
+from .memory import normal_tensors, ordinary
+
+FPS = 8
+
+
+def to_video(frames):
+    """A VIDEO value at 8 fps from frames (T, H, W, 3) in 0..1."""
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(FPS)))
+
+
+def from_reference(reference, image_fps: float, start: float, duration: float):
+    """Frames (T, H, W, C) of a VIDEO or IMAGE value from second `start` on, for `duration` seconds, and their speed.
+
+    A video file gives frames at 8 per second, by its own time stamps; an IMAGE batch is taken to be at image_fps.
+    """
+    from ...flexiact_core.flexiact.clips import TRAINING_FPS, trim_frames
+    from ...flexiact_core.video import read_video
+
+    if isinstance(reference, InputImpl.VideoFromFile):
+        trim_start, trim_duration = reference.get_active_trim_window()
+        left = max(0.0, trim_duration - start) if trim_duration else 0.0
+        wanted = min(filter(None, (duration, left)), default=0.0)
+        with normal_tensors():
+            frames = read_video(reference.get_stream_source(), TRAINING_FPS, trim_start + start, wanted)
+        return frames, TRAINING_FPS
+    fps = float(image_fps)
+    if hasattr(reference, "get_components"):
+        components = reference.get_components()
+        reference, fps = components.images, float(components.frame_rate)
+    return ordinary(trim_frames(reference, fps, start, duration)), fps
+
+
+def read_image(path: Path):
+    """An IMAGE value (1, H, W, 3) of a picture file. Raises CheckpointError if it cannot be read."""
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps
+
+    from ...flexiact_core.errors import CheckpointError
+
+    try:
+        picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    except OSError as error:
+        raise CheckpointError(f"{path.name}: this picture cannot be read ({error}). Save it again.") from error
+    return torch.from_numpy(np.array(picture)).float()[None] / 255

@@ -1,0 +1,189 @@
+"""Memory and devices: ComfyUI's patchers, which load and free weights, and estimates of the room that work needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+from ..sockets import BaseModel
+
+DTYPES = ("auto", "bf16", "fp16", "fp32")
+
+# Name of a part inside the module that its patcher holds.
+HELD_AS = "model"
+
+
+def compute_dtype(name: str):
+    """The torch dtype of a choice in DTYPES; auto is bf16 where the device computes in it, else fp16, fp32 on a CPU."""
+    import comfy.model_management as memory
+    import torch
+
+    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    if name in named:
+        return named[name]
+    device = memory.get_torch_device()
+    if memory.is_device_cpu(device):
+        return torch.float32
+    return torch.bfloat16 if memory.should_use_bf16(device) else torch.float16
+
+
+def to_patcher(module, load_device, offload_device, float8_products: bool = False):
+    """ComfyUI's owner of a module's memory, which loads it, in parts where room is short, and frees it.
+
+    With float8_products, matrices stored in float8 are multiplied in float8 while sampling, where that is possible.
+    """
+    import comfy.model_patcher
+    import torch
+
+    _make_castable(module, load_device, float8_products)
+    # A diffusers module's `device` cannot be set, and ComfyUI sets it: so it rides in a plain one.
+    holder = torch.nn.ModuleDict({HELD_AS: module})
+    return comfy.model_patcher.CoreModelPatcher(holder, load_device=load_device, offload_device=offload_device)
+
+
+@contextmanager
+def on_device(patcher, activation_bytes: int) -> Iterator:
+    """Loads a part with room for `activation_bytes` beside it, and gives the device it runs on.
+
+    Tensors made inside are ordinary ones: inference tensors, ComfyUI's default, could not be trained on later.
+    """
+    import comfy.model_management as memory
+
+    with normal_tensors():
+        memory.load_models_gpu([patcher], memory_required=activation_bytes)
+        yield patcher.load_device
+
+
+@contextmanager
+def on_device_to_train(patcher, activation_bytes: int) -> Iterator:
+    """As on_device, with gradients on, and with weights that can take part in training."""
+    import torch
+
+    with normal_tensors(), torch.enable_grad():
+        load_to_train(patcher, activation_bytes)
+        yield patcher.load_device
+
+
+def load_to_train(patcher, activation_bytes: int) -> None:
+    """Loads a part, or loads it again, so that it can take part in training."""
+    import comfy.model_management as memory
+
+    memory.load_models_gpu([patcher], memory_required=activation_bytes)
+    # Weights that ComfyUI moved for another node are inference tensors; one after the other is copied.
+    for tensor in (*patcher.model.parameters(), *patcher.model.buffers()):
+        if tensor.is_inference():
+            tensor.data = tensor.data.clone()
+
+
+def training_memory(
+    model: BaseModel, shape: Sequence[int], batch_size: int, checkpointing: str, rank: int | None = None
+) -> tuple[int, bool]:
+    """An estimate of what a training step needs beside the weights, and whether to checkpoint gradients.
+
+    shape is that of the video latents, (clips, L, C, h, w). Motion tokens are learned, or with a rank a RefAdapter.
+    Without checkpointing every layer's activations are kept; with it, one layer's and every layer's input.
+    """
+    import comfy.model_management as memory
+
+    config = model.base.transformer.config
+    num_layers, width = config.num_layers, config.num_attention_heads * config.attention_head_dim
+    num_learned = num_layers * width * (config.max_text_seq_length if rank is None else 4 * 2 * rank)
+    layer_bytes = transformer_bytes(model, shape[1], *shape[-2:], batch_size)
+    # A layer's input is one of the sixteen tensors that an estimate of a layer counts.
+    whole, checkpointed = layer_bytes * num_layers, layer_bytes * (32 + num_layers) // 16
+    if rank is not None:
+        # peft keeps the input of each projection in float32, too.
+        whole = whole * 3 // 2
+    # In float32, with gradient and two moments.
+    whole, checkpointed = (activations + 4 * 4 * num_learned for activations in (whole, checkpointed))
+    if checkpointing == "auto":
+        weights = model.transformer.model_size()
+        fits = whole + weights < 0.9 * memory.get_total_memory(model.transformer.load_device)
+        checkpointing = "off" if fits else "on"
+    return (checkpointed, True) if checkpointing == "on" else (whole, False)
+
+
+@contextmanager
+def normal_tensors() -> Iterator[None]:
+    """Computes without gradients, but not in inference mode."""
+    import torch
+
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def ordinary(tensor):
+    """A copy of a tensor from another node that is no inference tensor."""
+    with normal_tensors():
+        return tensor.clone()
+
+
+def transformer_bytes(
+    model: BaseModel, num_latent_frames: int, latent_height: int, latent_width: int, batch: int, acceleration=None
+) -> int:
+    """An estimate of what one forward of the transformer needs beside its weights, with what an Acceleration holds."""
+    config = model.base.transformer.config
+    tokens = config.max_text_seq_length + num_latent_frames * latent_height * latent_width // config.patch_size**2
+    width = config.num_attention_heads * config.attention_head_dim
+    # The feed-forward layer alone holds four widths in and out; q, k, v and the residuals come on top.
+    values, itemsize = batch * tokens * width, model.base.dtype.itemsize
+    return values * 16 * itemsize + (acceleration.held_bytes(values, itemsize) if acceleration else 0)
+
+
+def encode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: int) -> int:
+    """An estimate of what encoding frames needs beside the weights, in tensors of one frame in the widest layer."""
+    # The VAE takes a few frames at a time, so more frames than those need no more.
+    return (20 + 6 * min(num_frames, 12)) * height_px * width_px * _widest_layer(model)
+
+
+def decode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: int) -> int:
+    """An estimate of what decoding frames needs beside the weights: the layers of one tile, and the video twice."""
+    from ...flexiact_core.cogvideox.model import TILE_PX
+
+    tile = min(height_px, TILE_PX[0]) * min(width_px, TILE_PX[1])
+    video = 3 * num_frames * height_px * width_px * model.base.dtype.itemsize
+    return 200 * tile * _widest_layer(model) + 2 * video
+
+
+def _widest_layer(model: BaseModel) -> int:
+    """Bytes of one pixel in the layers of full resolution."""
+    return model.base.vae.config.block_out_channels[0] * model.base.dtype.itemsize
+
+
+def _make_castable(module, load_device, float8_products: bool) -> None:
+    """Lets ComfyUI keep single layers in RAM and cast them when used, which plain torch layers cannot."""
+    import comfy.ops
+    import torch
+
+    for layer in module.modules():
+        castable = getattr(comfy.ops.manual_cast, type(layer).__name__, None)
+        # Exactly torch's own classes: subclasses bring a forward of their own.
+        if castable is not None and type(layer) is getattr(torch.nn, type(layer).__name__, None):
+            if castable is comfy.ops.manual_cast.Linear and layer.weight.dtype == torch.float8_e4m3fn:
+                castable = _float8_linear(load_device, float8_products)
+            layer.__class__ = castable
+            layer.bias = getattr(layer, "bias", None)
+
+
+@lru_cache
+def _float8_linear(load_device, products: bool):
+    """ComfyUI's linear layer for float8 weights: one that multiplies in float8 where that is asked for, with `products`
+    or for all of ComfyUI (--fast fp8_matrix_mult), and the device can. It casts where gradients are needed.
+    """
+    import comfy.ops
+    import torch
+
+    # The weights' format alone decides it here, so the one to compute in does not matter.
+    chosen = comfy.ops.pick_operations(torch.float8_e4m3fn, None, load_device, fp8_optimizations=products)
+    if chosen is not comfy.ops.fp8_ops:
+        return comfy.ops.manual_cast.Linear
+
+    class Float8Linear(chosen.Linear):
+        def forward_comfy_cast_weights(self, input):
+            # The float8 product has no gradient, and cuts its input to float8's range in place.
+            if torch.is_grad_enabled():
+                return comfy.ops.manual_cast.Linear.forward_comfy_cast_weights(self, input)
+            return super().forward_comfy_cast_weights(input)
+
+    return Float8Linear

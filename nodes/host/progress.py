@@ -1,0 +1,106 @@
+"""What a running node shows: a bar, a line of text, a preview; and Cancel."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from comfy_api.latest import ComfyAPISync
+from comfy_execution.utils import get_executing_context
+
+logger = logging.getLogger("flexiact")
+
+
+class Progress:
+    """Progress of one node: a bar, a line of text, a preview, and the point where Cancel takes effect."""
+
+    def __init__(self, total: int):
+        self.total = total
+        self.execution = ComfyAPISync().execution
+
+    def step(self, done: int, preview=None) -> None:
+        """Reports that `done` of all steps are done, with a picture (H, W, 3) in 0..1 where there is one.
+
+        Raises ComfyUI's interrupt if the user has pressed Cancel.
+        """
+        import comfy.model_management as memory
+
+        memory.throw_exception_if_processing_interrupted()
+        self.execution.set_progress(done, self.total, preview_image=None if preview is None else _to_pil(preview))
+
+
+class TrainingProgress(Progress):
+    """Progress of a training: besides the bar, a line with loss, speed and time left, and the loss curve as preview."""
+
+    def __init__(self, total: int, done: int):
+        super().__init__(total)
+        self.started, self.done_before = time.monotonic(), done
+        self.shown, self.losses, self.sample = 0.0, [], None
+
+    def step(self, done: int, loss: float) -> None:
+        """Reports that `done` of all steps are done, the last with this loss; text and curve about once a second.
+
+        Raises ComfyUI's interrupt if the user has pressed Cancel.
+        """
+        import comfy.model_management as memory
+
+        from ...flexiact_core.plots import draw_loss
+
+        memory.throw_exception_if_processing_interrupted()
+        self.losses.append(loss)
+        now = time.monotonic()
+        if now - self.shown < 1 and done < self.total:
+            self.execution.set_progress(done, self.total)
+            return
+        self.shown = now
+        seconds = (now - self.started) / max(1, done - self.done_before)
+        left = seconds * (self.total - done)
+        recent = self.losses[-50:]
+        show(
+            f"step {done}/{self.total}  loss {sum(recent) / len(recent):.3f}  {seconds:.2f} s/step  "
+            f"{int(left // 60)} min {int(left % 60)} s left"
+        )
+        picture = draw_loss(self.losses)[0] if self.sample is None else self.sample
+        self.execution.set_progress(done, self.total, preview_image=_to_pil(picture, scale=1))
+
+    def show_sample(self, frames) -> None:
+        """Shows a few frames of a sample video from now on."""
+        from ...flexiact_core.plots import tile_videos
+
+        self.sample = tile_videos([frames])[0]
+
+
+def interrupt() -> type[BaseException]:
+    """The exception that ComfyUI raises, in progress reports and inside models, once the user has pressed Cancel."""
+    import comfy.model_management as memory
+
+    return memory.InterruptProcessingException
+
+
+def say(text: str) -> None:
+    """Shows a line of text on the running node, and in the log."""
+    logger.info(text)
+    show(text)
+
+
+def show(text: str) -> None:
+    """Shows a line of text on the running node."""
+    from server import PromptServer
+
+    context = get_executing_context()
+    if context is not None and PromptServer.instance is not None:
+        PromptServer.instance.send_progress_text(text, context.node_id)
+
+
+def nothing():
+    """A value for an output that was not asked for: what is connected to it does not run."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(None)
+
+
+def _to_pil(picture, scale: int = 8):
+    from PIL import Image
+
+    image = Image.fromarray((picture * 255).round().byte().cpu().numpy())
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
