@@ -138,8 +138,13 @@ def _refuse_other_kinds(name: str, config: Mapping[str, Any]) -> None:
 def _empty_transformer(config: Mapping[str, Any]):
     from diffusers import CogVideoXTransformer3DModel
 
+    own = dict(config)
+    spacing = own.pop("rotary_spacing", None)  # ours: diffusers would warn that it does not know it
     with torch.device("meta"):
-        return CogVideoXTransformer3DModel.from_config(dict(config))
+        transformer = CogVideoXTransformer3DModel.from_config(own)
+    if spacing is not None:
+        transformer.register_to_config(rotary_spacing=spacing)
+    return transformer
 
 
 def _load_transformer(empty, files: list[Path], dtype: torch.dtype, keep_float8: bool):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +26,10 @@ TILE_PX = (240, 360)
 
 # Patches (height, width) of the training size 480 x 720; rotary positions of other sizes are scaled to it.
 BASE_GRID = (30, 45)
+
+# The value of "rotary_spacing" in the config of a transformer trained with rotary positions as diffusers 0.42 spaces
+# them, not as the release does.
+SCALED_STOP = "scaled_stop"
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
@@ -131,23 +136,39 @@ def for_num_latent_frames(transformer, num_latent_frames: int):
 def rotary_positions(config: Mapping[str, Any], num_latent_frames: int, latent_height: int, latent_width: int):
     """Cosines and sines of the rotary positions, each (video tokens, head width), float32 on the CPU.
 
-    The grid is laid out against the 30 x 45 patches of 480 x 720 pixels, the size CogVideoX 1.0 was trained at.
+    The patches are laid out against the 30 x 45 patches of 480 x 720 pixels, the size CogVideoX 1.0 was trained at:
+    fitted into that rectangle, centred, and spaced evenly without its end (diffusers 0.31, which the released files
+    were made with). A config whose "rotary_spacing" is SCALED_STOP says that its weights learned another spacing.
     None for a base without rotary positions.
     """
     if not config["use_rotary_positional_embeddings"]:
         return None
-    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+    from diffusers.models.embeddings import get_1d_rotary_pos_embed
     from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
 
-    patch = config["patch_size"]
-    grid = (latent_height // patch, latent_width // patch)
-    region = get_resize_crop_region_for_grid(grid, BASE_GRID[1], BASE_GRID[0])
-    return get_3d_rotary_pos_embed(
-        embed_dim=config["attention_head_dim"],
-        crops_coords=region,
-        grid_size=grid,
-        temporal_size=num_latent_frames,
+    patch, head_dim = config["patch_size"], config["attention_head_dim"]
+    rows, columns = latent_height // patch, latent_width // patch
+    (top, left), (bottom, right) = get_resize_crop_region_for_grid((rows, columns), BASE_GRID[1], BASE_GRID[0])
+    space = _spread_to_scaled_stop if config.get("rotary_spacing") == SCALED_STOP else _spread
+    # A quarter of the channels turns with the frame, three eighths each with row and column.
+    frame = get_1d_rotary_pos_embed(head_dim // 4, np.arange(num_latent_frames, dtype=np.float32), use_real=True)
+    row = get_1d_rotary_pos_embed(head_dim // 8 * 3, space(top, bottom, rows), use_real=True)
+    column = get_1d_rotary_pos_embed(head_dim // 8 * 3, space(left, right, columns), use_real=True)
+    shape = (num_latent_frames, rows, columns, -1)
+    cos, sin = (
+        torch.cat([t[:, None, None].expand(shape), h[:, None].expand(shape), w.expand(shape)], dim=-1).flatten(0, 2)
+        for t, h, w in zip(frame, row, column, strict=True)
     )
+    return cos, sin
+
+
+def _spread(start: float, stop: float, count: int) -> np.ndarray:
+    return np.linspace(start, stop, count, endpoint=False, dtype=np.float32)
+
+
+def _spread_to_scaled_stop(start: float, stop: float, count: int) -> np.ndarray:
+    # As newer diffusers space. It is the same only where the start is 0.
+    return torch.linspace(start, stop * (count - 1) / count, count, dtype=torch.float32).numpy()
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:

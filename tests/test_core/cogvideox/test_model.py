@@ -155,6 +155,56 @@ def test_rotary_positions_count_frames_and_spread_over_the_training_grid():
     assert not torch.allclose(small[1], cos[1]), "half the size takes steps of two base patches"
 
 
+# Worked out by hand: the patches are fitted into 30 rows x 45 columns, centred, and the end is left out.
+PLACES = {
+    "5:4, fitted in height, 40 of 45 columns from 2": (3, 4, [0, 10, 20], [2, 12, 22, 32]),
+    "tall, 15 columns from 15": (4, 2, [0, 7.5, 15, 22.5], [15, 22.5]),
+    "wide, 15 rows from 8": (2, 6, [8, 15.5], [0, 7.5, 15, 22.5, 30, 37.5]),
+    "3:2, the whole rectangle": (2, 3, [0, 15], [0, 15, 30]),
+}
+
+
+def tables_at(row_places, column_places, num_frames):
+    """Cosines and sines of head width 32, patch by patch: 8 channels turn with the frame, 12 each with row, column."""
+    angles = []
+    for frame in range(num_frames):
+        for row in row_places:
+            for column in column_places:
+                patch = []
+                for place, width in ((frame, 8), (row, 12), (column, 12)):
+                    for pair in range(width // 2):
+                        patch += [place / 10000 ** (2 * pair / width)] * 2
+                angles.append(patch)
+    angles = torch.tensor(angles, dtype=torch.float64)
+    return angles.cos().float(), angles.sin().float()
+
+
+@pytest.mark.parametrize(("rows", "columns", "row_places", "column_places"), PLACES.values(), ids=PLACES)
+def test_patches_lie_where_the_release_laid_them(rows, columns, row_places, column_places):
+    config = {"use_rotary_positional_embeddings": True, "patch_size": 2, "attention_head_dim": 32}
+    found = rotary_positions(config, 2, 2 * rows, 2 * columns)
+    for ours, expected in zip(found, tables_at(row_places, column_places, 2), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=5e-6)
+
+
+def test_a_config_can_say_that_its_weights_learned_the_other_spacing():
+    config = {"use_rotary_positional_embeddings": True, "patch_size": 2, "attention_head_dim": 32}
+    found = rotary_positions(config | {"rotary_spacing": "scaled_stop"}, 2, 6, 8)
+    for ours, expected in zip(found, tables_at([0, 10, 20], [2, 2 + 29.5 / 3, 2 + 59 / 3, 31.5], 2), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=5e-6)
+
+
+def test_the_small_world_learned_the_other_spacing():
+    from flexiact_core.cogvideox.loading import load_base
+    from flexiact_core.world.shipped import base_folder
+
+    config = load_base(base_folder(), base_folder(), torch.float32).transformer.config
+    # 64 x 64 pixels are 4 x 4 patches, fitted in height, 30 of 45 columns from 8; the stop 38 is scaled by 3/4.
+    found = rotary_positions(config, 2, 8, 8)
+    for ours, expected in zip(found, tables_at([0, 7.5, 15, 22.5], [8, 14.8333333, 21.6666667, 28.5], 2), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=5e-6)
+
+
 def test_a_base_without_rotary_positions_has_none():
     assert rotary_positions({"use_rotary_positional_embeddings": False}, 3, 60, 90) is None
 
