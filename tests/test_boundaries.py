@@ -13,7 +13,13 @@ HEAVY = {"diffusers", "transformers", "peft", "accelerate"}
 NOT_OURS = {".git", ".venv", ".cache", ".demo", "node_modules", "__pycache__"}
 
 # Which systems of the core a system may import besides itself; the root files of the core are open to all.
-MAY_IMPORT = {"": set(), "cogvideox": set(), "flexiact": {"cogvideox"}, "world": {"cogvideox", "flexiact"}}
+MAY_IMPORT = {
+    "": set(),
+    "cogvideox": set(),
+    "flexiact": {"cogvideox"},
+    "poses": set(),
+    "world": {"cogvideox", "flexiact"},
+}
 
 # Layers come from ComfyUI's or diffusers' own classes and devices from the caller; taken apart to keep this file clean.
 LITERALS = [".cuda" + "(", '.to("' + "cuda", "torch." + "autocast("] + [
