@@ -133,8 +133,8 @@ class FlexiActSampler(io.ComfyNode):
                     "image",
                     lazy=True,
                     tooltip=(
-                        "The picture that is to perform the action. It is scaled to cover the size and cut at the "
-                        "centre."
+                        "One picture that is to perform the action. It is scaled to cover the size and cut at the "
+                        "centre; transparent parts become white."
                     ),
                 ),
                 FAESocket.Input(
@@ -147,7 +147,10 @@ class FlexiActSampler(io.ComfyNode):
                     "prompt",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="What the video shows: the subject and the action, in a sentence or two. May be empty.",
+                    tooltip=(
+                        "What the video shows: the subject and the action, in a sentence or two. May be empty. What is "
+                        "over the model's length is cut, and the node says so."
+                    ),
                 ),
                 io.String.Input(
                     "negative_prompt",
@@ -177,7 +180,8 @@ class FlexiActSampler(io.ComfyNode):
                     max=1025,
                     step=8,
                     tooltip=(
-                        "Frames at 8 per second, 8k+1: 9 is about one second, 49 six. More take longer and more memory."
+                        "Frames at 8 per second, 8k+1: 9 is about one second, 49 six. More take longer and more "
+                        "memory. CogVideoX-5B-I2V makes 49 at most."
                     ),
                 ),
                 io.Int.Input(

@@ -34,7 +34,10 @@ class PrepareActionClips(io.ComfyNode):
                 io.MultiType.Input(
                     "reference",
                     types=[io.Video, io.Image],
-                    tooltip="The video that shows the action, or its frames as IMAGE with their speed under 'fps'.",
+                    tooltip=(
+                        "The video that shows the action, or its frames as IMAGE with their speed under 'fps'. At "
+                        "least 9 frames must be left at 8 per second."
+                    ),
                 ),
                 io.String.Input(
                     "caption",
@@ -63,7 +66,10 @@ class PrepareActionClips(io.ComfyNode):
                     min=0.0,
                     max=3600.0,
                     step=0.1,
-                    tooltip="Seconds to use from there. 0: to the end. The base learns from about 6 seconds at most.",
+                    tooltip=(
+                        "Seconds to use from there. 0: to the end. Of more than the base learns from, about 6 seconds, "
+                        "a stretch is taken at a place that the seed chooses."
+                    ),
                 ),
                 io.Int.Input(
                     "crops",
@@ -71,8 +77,8 @@ class PrepareActionClips(io.ComfyNode):
                     min=1,
                     max=64,
                     tooltip=(
-                        "Versions of the clip cut at random places. 12: released value. 1: the clip alone, and the "
-                        "action sticks to its layout."
+                        "Versions of the clip cut at random places; the first is uncut. 12: released value. 1: the "
+                        "clip alone, and the action sticks to its layout."
                     ),
                 ),
                 io.Float.Input(

@@ -43,7 +43,13 @@ class TrainFAE(io.ComfyNode):
                     multiline=True,
                     tooltip="What the reference shows, in a sentence. May be empty. Prepared clips bring their own.",
                 ),
-                io.String.Input("name", default="my_action", tooltip="File name of the action, without ending."),
+                io.String.Input(
+                    "name",
+                    default="my_action",
+                    tooltip=(
+                        "File name of the action, without ending. If another training has that name, a number is added."
+                    ),
+                ),
                 io.Int.Input(
                     "steps",
                     default=3000,
@@ -65,8 +71,8 @@ class TrainFAE(io.ComfyNode):
                     min=1,
                     max=64,
                     tooltip=(
-                        "Versions of the clip cut at random places. 12: released value. 1: the clip alone, and the "
-                        "action sticks to its layout. Prepared clips bring their own."
+                        "Versions of the clip cut at random places; the first is uncut. 12: released value. 1: the "
+                        "clip alone, and the action sticks to its layout. Prepared clips bring their own."
                     ),
                 ),
                 io.Int.Input(
@@ -240,7 +246,14 @@ class TrainRefAdapter(io.ComfyNode):
                         "start frame, end frame, fps, ..., caption."
                     ),
                 ),
-                io.String.Input("name", default="my_refadapter", tooltip="File name of the adapter, without ending."),
+                io.String.Input(
+                    "name",
+                    default="my_refadapter",
+                    tooltip=(
+                        "File name of the adapter, without ending. If another training has that name, a number is "
+                        "added."
+                    ),
+                ),
                 io.Int.Input(
                     "steps",
                     default=40000,

@@ -1,14 +1,15 @@
-"""Every node has its words: tooltips, help pages and locales, in English and Chinese, and README."""
+"""Every node has its words, in English and Chinese, and each is said in one place: what repeats them is written."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from words import LANGUAGES, LOCALES, ROOT, locale_words, schema_words
+from words import LANGUAGES, LOCALES, README, ROOT, help_page, locale_words, page_path, readme, schema_words, written
 
 nodes = pytest.importorskip("flexiact_pack.nodes", reason="There is no ComfyUI to import the nodes in: `make setup`.")
 IDS = sorted(nodes.NODE_CLASS_MAPPINGS)
+HINT = "`.venv/bin/python tests/words.py` writes it anew"
 
 each_node = pytest.mark.parametrize("node_id", IDS)
 each_language = pytest.mark.parametrize("language", LANGUAGES)
@@ -41,8 +42,7 @@ def test_the_schema_says_what_every_input_and_output_does(node_id):
 
 @each_node
 def test_the_english_locale_is_the_schema_word_for_word(node_id):
-    hint = "`python tests/words.py` writes it anew"
-    assert locale_words("en").get(node_id) == schema_words(nodes.NODE_CLASS_MAPPINGS[node_id]), hint
+    assert locale_words("en").get(node_id) == schema_words(nodes.NODE_CLASS_MAPPINGS[node_id]), HINT
 
 
 @each_language
@@ -77,16 +77,47 @@ def test_names_hold_no_sign_that_the_frontend_takes_for_a_placeholder(language):
     assert [text for text in texts if re.search("[{}@|]", text[2])] == []
 
 
+@pytest.fixture(scope="module")
+def files():
+    return written(nodes.NODE_CLASS_MAPPINGS)
+
+
 @each_language
 @each_node
-def test_the_help_page_names_every_input_and_output(node_id, language):
-    page = (ROOT / "web" / "docs" / node_id / f"{language}.md").read_text(encoding="utf-8")
-    schema, words = schema_words(nodes.NODE_CLASS_MAPPINGS[node_id]), locale_words(language)[node_id]
-    assert page.startswith(f"# {words['display_name']}\n")
-    ids = [*schema["inputs"], *(item["name"] for item in schema["outputs"].values())]
-    assert [name for name in ids if f"`{name}`" not in page] == []
-    names = [item["name"] for group in ("inputs", "outputs") for item in words[group].values()]
-    assert [name for name in names if name not in page] == []
+def test_a_help_page_says_what_the_schema_or_the_locale_says_of_every_input_and_output(node_id, language, files):
+    path = page_path(node_id, language)
+    assert path.exists(), f"{HINT}; what else the page is to say is for you to write"
+    assert path.read_text(encoding="utf-8") == files[path], HINT
+
+
+def test_readme_has_a_line_for_every_node_and_it_links_the_help_page(files):
+    text = README.read_text(encoding="utf-8")
+    assert text == files[README], HINT
+    assert re.findall(r"\(web/docs/(\w+)/en\.md\)", text) == list(nodes.NODE_CLASS_MAPPINGS)
+
+
+def test_what_a_page_says_of_its_own_stays_and_the_rest_is_written():
+    node = nodes.NODE_CLASS_MAPPINGS["LoadFAEEmbedding"]
+    words = schema_words(node)
+    new = help_page(node, words, "en", "")
+    assert new.startswith(
+        f"# {words['display_name']}\n\n{words['description']}\n\n## Inputs\n\n- **`fae_file`** (list): An"
+    )
+    assert "- **`strength`** (0 to 4): Weight" in new and "- **`fae`** (FLEXIACT_FAE; optional): " in new
+    own = "# Old name\n\nMine.\n\n## First\n\nA.\n\n## Inputs\n\n- old\n\n## Outputs\n\nold\n\n## Last\n\nB.\n"
+    page = help_page(node, words, "en", own)
+    assert "old" not in page.lower()
+    assert page == help_page(node, words, "en", page)
+    assert re.findall("Mine|^#+ .*|A\\.$|B\\.$", page, re.MULTILINE) == [
+        "# Load FAE Embedding", "Mine", "## First", "A.", "## Inputs", "## Outputs", "## Last", "B.",
+    ]  # fmt: skip
+
+
+def test_readmes_table_is_written_and_the_rest_stays():
+    node = nodes.NODE_CLASS_MAPPINGS["LoadFAEEmbedding"]
+    text = "before\n\n| node | what it does |\n|---|---|\n| gone | x |\n\nafter | \n"
+    row = "| [Load FAE Embedding](web/docs/LoadFAEEmbedding/en.md) | Loads one learned action (FAE). |"
+    assert readme({"LoadFAEEmbedding": node}, text) == text.replace("| gone | x |", row)
 
 
 def test_there_are_no_help_pages_of_nodes_that_are_not_there():
@@ -100,15 +131,3 @@ def test_pictures_of_the_help_pages_are_there(node_id):
     for page in (ROOT / "web" / "docs" / node_id).glob("*.md"):
         for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
             assert (ROOT / "web" / "docs" / picture).is_file(), f"{page}: {picture}"
-
-
-@each_node
-def test_readme_has_a_section_that_names_every_input_and_output(node_id):
-    schema = schema_words(nodes.NODE_CLASS_MAPPINGS[node_id])
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    start = readme.find(f"\n### {schema['display_name']}\n\n`{node_id}`.")
-    assert start >= 0
-    section = readme[start + 4 :]
-    section = section[: re.search(r"\n##+ ", section).start()]
-    ids = [*schema["inputs"], *(item["name"] for item in schema["outputs"].values())]
-    assert [name for name in ids if f"`{name}`" not in section] == []
