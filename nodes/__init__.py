@@ -24,7 +24,7 @@ NODE_CLASS_MAPPINGS = {
     "MeasureAction": MeasureAction,
 }
 
-# Folders under models/ that the pack reads. The small world's files come with it.
+# Folders under models/ that the pack reads; a new one is a row here. The small world's files come with the pack.
 MODEL_FOLDERS = (cogvideox.BASES, flexiact.FILES)
 SHIPPED = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
 

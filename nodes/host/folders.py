@@ -26,11 +26,12 @@ _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 class ModelFolder:
     """A kind of model folder: its name under models/, and the command that fetches what is released for it.
 
-    `download` is the command, with {folder} for the place; `released` says in two words what it fetches.
+    name is also the key in extra_model_paths.yaml; it may be one that ComfyUI has already, such as vae. download is the
+    command, with {folder} for the place, and empty where nothing is released; released says in two words what it fetches.
     """
 
     name: str
-    download: str
+    download: str = ""
     released: str = "the released files"
 
     def command(self, folder: str | Path | None = None) -> str:
@@ -44,9 +45,8 @@ class ModelFolder:
     def missing(self, name: str | None) -> str:
         """The sentence for a file or folder that is not there."""
         root = self.roots()[0]
-        return (
-            f"'{name}' is not in {root}. Choose another from the list, or fetch {self.released}: {self.command(root)}"
-        )
+        way_out = f"fetch {self.released}: {self.command(root)}" if self.download else "put it there."
+        return f"'{name}' is not in {root}. Choose another from the list, or {way_out}"
 
 
 def register_folders(kinds: Iterable[ModelFolder], shipped: Path) -> None:

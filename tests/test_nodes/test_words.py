@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -64,6 +65,14 @@ def test_the_chinese_locale_is_chinese(node_id):
     words = texts_of(locale_words("zh")[node_id])
     sentences = {where: text for where, text in words.items() if where.endswith(("tooltip", "description"))}
     assert [where for where, text in sentences.items() if text.isascii()] == []
+
+
+def test_every_menu_has_a_chinese_name():
+    menus = {
+        menu for node in nodes.NODE_CLASS_MAPPINGS.values() for menu in node.define_schema().category.split("/")[1:]
+    }
+    named = json.loads((LOCALES / "zh" / "main.json").read_text(encoding="utf-8"))["nodeCategories"]
+    assert menus - named.keys() == set()
 
 
 @each_language
