@@ -27,7 +27,7 @@ class ModelFolder:
     """A kind of model folder: its name under models/, and the command that fetches what is released for it.
 
     name is also the key in extra_model_paths.yaml; it may be one that ComfyUI has already, such as vae. download is the
-    command, with {folder} for the place, and empty where nothing is released; released says in two words what it fetches.
+    command, with {folder} for the place, and empty where nothing is released; released says what it fetches.
     """
 
     name: str
