@@ -28,7 +28,7 @@ lint: setup  ## ruff
 	@$(VENV_PYTHON) -m ruff check .
 
 world: setup  ## trains the small world's weights anew
-	@$(VENV_PYTHON) -m flexiact_core.world.build $(ARGS)
+	@$(VENV_PYTHON) -m flexiact_core.world.making.build $(ARGS)
 
 clean:  ## removes .venv, .cache and .demo
 	rm -rf .venv .cache .demo

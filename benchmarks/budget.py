@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import peak_bytes
+from benchmarks.sides import META, Bench, training_sides
 from benchmarks.sizes import FULL, Size, make_text_encoder, make_transformer, make_vae
 from flexiact_core.cogvideox.acceleration import Acceleration
+from flexiact_core.cogvideox.model import decode_latents
 
-META = torch.device("meta")
 GIB = 2**30
 
 
@@ -46,9 +47,6 @@ def _step_caches() -> list[tuple[str, int]]:
 
 def activations(size: Size) -> dict[str, int]:
     """Bytes of the tensors alive at once in each piece of work, in bf16."""
-    from benchmarks.__main__ import Bench, training_sides
-    from flexiact_core.cogvideox.model import decode_latents
-
     bench = Bench(size, META, torch.bfloat16)
     vae = make_vae(size, META, torch.bfloat16)
     height, width = size.patches[0] * 2, size.patches[1] * 2

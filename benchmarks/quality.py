@@ -21,7 +21,7 @@ from flexiact_core.cogvideox.loading import load_base
 from flexiact_core.cogvideox.model import decode_latents, encode_pixels
 from flexiact_core.video import to_frames, to_model_pixels
 from flexiact_core.world import shipped
-from flexiact_core.world.evaluate import SETTINGS, Case, World, load_world, make_cases, transfer_case
+from flexiact_core.world.cases import SETTINGS, Case, World, load_world, make_cases, transfer_case
 from flexiact_core.world.measure import measure_action
 from flexiact_core.world.render import render_clip
 

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flexiact_core.cogvideox.model import encode_pixels, sample_posterior, share_weights
+from flexiact_core.cogvideox.loss import denoising_loss
+from flexiact_core.cogvideox.model import encode_pixels, sample_posterior
 from flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, PROJECTIONS, RefAdapter
-from flexiact_core.flexiact.training import ADAM_BETAS, GRADIENT_CLIP, WEIGHT_DECAY, denoising_loss
+from flexiact_core.modules import share_weights
+from flexiact_core.training import ADAM_BETAS, GRADIENT_CLIP, WEIGHT_DECAY
 
 
 class ReleasedAttention:

@@ -2,7 +2,7 @@
 `python -m benchmarks.train_fae`.
 
 Seconds are from queueing to the saved action, the base's loading and the clip's encoding included. Accuracy and slope
-are those of held-out targets (flexiact_core/world/evaluate.py).
+are those of held-out targets (flexiact_core/world/cases.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flexiact_core.flexiact.fae import load_fae
 from flexiact_core.world import shipped
-from flexiact_core.world.evaluate import SETTINGS, load_world, make_cases, measure_cases, sample_videos
+from flexiact_core.world.cases import SETTINGS, load_world, make_cases, measure_cases, sample_videos
 from tests.host.server import ComfyServer
 
 

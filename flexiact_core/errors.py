@@ -9,7 +9,7 @@ class FlexiActError(Exception):
         cls.__module__ = "flexiact"
 
 
-class CheckpointError(FlexiActError):
+class FileError(FlexiActError):
     """A file is missing, damaged, unsafe, or belongs to another model."""
 
 

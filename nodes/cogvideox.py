@@ -205,7 +205,7 @@ def find_base_folders() -> dict[str, Path]:
 
 
 def base_path(name: str | None) -> Path:
-    """Where a base of find_bases() lies. Raises CheckpointError with the sentence if it is not there."""
+    """Where a base of find_bases() lies. Raises FileError with the sentence if it is not there."""
     return folders.path_of(name, find_bases(), BASES.missing(name))
 
 
@@ -242,7 +242,7 @@ def to_base_model(base, float8_products: bool = False) -> BaseModel:
 
 
 def _components(source: Path, name: str) -> Path:
-    from ..flexiact_core.errors import CheckpointError
+    from ..flexiact_core.errors import FileError
 
     if name != SAME_FOLDER:
         return base_path(name)
@@ -251,7 +251,7 @@ def _components(source: Path, name: str) -> Path:
     found = find_base_folders()
     if len(found) == 1:
         return next(iter(found.values()))
-    raise CheckpointError(
+    raise FileError(
         f"{source.name}: a single file holds the transformer alone. Choose under 'components' the diffusers folder "
         f"that gives text encoder and VAE ({len(found)} folders found: {', '.join(list(found)[:4]) or 'none'})."
     )

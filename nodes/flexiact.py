@@ -288,8 +288,8 @@ class FlexiActSampler(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, width, height, num_frames, bias_strength, hold_until, off_below, weighting, **inputs):
-        from ..flexiact_core.flexiact.schedule import MotionBias
-        from ..flexiact_core.video import check_num_frames, check_size
+        from ..flexiact_core.cogvideox.family import check_num_frames, check_size
+        from ..flexiact_core.flexiact.bias import MotionBias
 
         # Here, and not in validate_inputs: one sentence instead of one per input, and linked numbers are known too.
         check_size(width, height)
@@ -323,8 +323,8 @@ class FlexiActSampler(io.ComfyNode):
 
         from ..flexiact_core.cogvideox import model as cogvideox
         from ..flexiact_core.cogvideox.acceleration import EXACT
+        from ..flexiact_core.flexiact.bias import MotionBias
         from ..flexiact_core.flexiact.fae import check_fae
-        from ..flexiact_core.flexiact.schedule import MotionBias
         from ..flexiact_core.flexiact.transfer import transfer_action
         from ..flexiact_core.plots import draw_heat_map
         from ..flexiact_core.video import check_single_image, fit_frames, to_frames

@@ -197,10 +197,10 @@ class LoadReleasedAction(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: BaseModel, action, seed) -> io.NodeOutput:
-        from ..flexiact_core.flexiact.clips import TRAINING_FPS, cut_crops
-        from ..flexiact_core.flexiact.dataset import read_released_action
+        from ..flexiact_core.clips import TRAINING_FPS, cut_crops
+        from ..flexiact_core.flexiact.released import read_released_action
         from ..flexiact_core.plots import tile_videos
-        from ..flexiact_core.video import read_video
+        from ..flexiact_core.video_files import read_video
 
         released = read_released_action(folders.path_of(action, find_released_actions(), BENCHMARK.missing(action)))
         width, height, max_frames = encodings.native_size(model)
@@ -220,7 +220,7 @@ class LoadReleasedAction(io.ComfyNode):
 
 def find_released_actions() -> dict[str, Path]:
     """The captions folders of all actions in the authors' benchmark layout under models/flexiact, by 'kind/action'."""
-    from ..flexiact_core.flexiact.dataset import find_released_actions
+    from ..flexiact_core.flexiact.released import find_released_actions
 
     found: dict[str, Path] = {}
     for root in FILES.roots():
@@ -232,7 +232,7 @@ def prepare_clips(
     model: BaseModel, reference, caption, crops, seed, *,
     image_fps=media.FPS, start=0.0, duration=0.0, scale_range=(0.8, 1.2), flip=False,
 ):  # fmt: skip
-    from ..flexiact_core.flexiact.clips import cut_crops
+    from ..flexiact_core.clips import cut_crops
 
     frames, fps = media.from_reference(reference, image_fps, start, duration)
     width, height, max_frames = encodings.native_size(model)
@@ -246,7 +246,7 @@ def prepare_clips(
 def _encode_clips(model: BaseModel, videos, captions) -> ActionClips:
     import torch
 
-    from ..flexiact_core.flexiact.clips import encode_clips
+    from ..flexiact_core.cogvideox.encodings import encode_clips
 
     num_frames, height, width = videos[0].shape[:3]
     prompt_embeds = torch.cat([encodings.encode_prompt(model, caption) for caption in captions])

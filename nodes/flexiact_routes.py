@@ -49,7 +49,7 @@ async def answer_preview(request: web.Request) -> web.StreamResponse:
 
 def _weighting(settings: Mapping[str, str]) -> dict:
     from ..flexiact_core.cogvideox.sampling import make_scheduler, take_steps
-    from ..flexiact_core.flexiact.schedule import MotionBias
+    from ..flexiact_core.flexiact.bias import MotionBias
 
     bias = MotionBias(
         _number(settings, "bias_strength", float),

@@ -137,7 +137,7 @@ class TrainFAE(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):
-        from ..flexiact_core.flexiact.training import check_training_settings
+        from ..flexiact_core.training import check_training_settings
 
         check_training_settings(steps, learning_rate, batch_size)
         return not_computed(inputs)
@@ -165,7 +165,7 @@ class TrainFAE(io.ComfyNode):
         from ..flexiact_core.cogvideox.model import base_signature
         from ..flexiact_core.cogvideox.sampling import make_scheduler
         from ..flexiact_core.flexiact.fae import FAE, save_fae, save_released_fae
-        from ..flexiact_core.flexiact.training import TOKENS, fit_fae
+        from ..flexiact_core.flexiact.fit import TOKENS, fit_fae
         from ..flexiact_core.plots import draw_loss
 
         base = model.base
@@ -300,8 +300,8 @@ class TrainRefAdapter(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, clip_list, steps, learning_rate, batch_size, **inputs):
-        from ..flexiact_core.flexiact.dataset import read_clip_list
-        from ..flexiact_core.flexiact.training import check_training_settings
+        from ..flexiact_core.clip_lists import read_clip_list
+        from ..flexiact_core.training import check_training_settings
 
         check_training_settings(steps, learning_rate, batch_size)
         read_clip_list(folders.input_path(clip_list))
@@ -322,11 +322,12 @@ class TrainRefAdapter(io.ComfyNode):
         seed,
         gradient_checkpointing,
     ) -> io.NodeOutput:
+        from ..flexiact_core.clip_lists import read_clip_list
+        from ..flexiact_core.cogvideox.encodings import encode_listed_clips, encoded_file
         from ..flexiact_core.cogvideox.model import base_signature
         from ..flexiact_core.cogvideox.sampling import make_scheduler
-        from ..flexiact_core.flexiact.dataset import encode_listed_clips, encoded_file, read_clip_list
+        from ..flexiact_core.flexiact.fit import fit_refadapter, refadapter_of
         from ..flexiact_core.flexiact.refadapter import save_refadapter
-        from ..flexiact_core.flexiact.training import fit_refadapter, refadapter_of
         from ..flexiact_core.plots import draw_loss
 
         base = model.base
@@ -399,7 +400,7 @@ class _Sampler:
     def draw(self, fae):
         """Frames (T, H, W, 3) of a new sample video, also kept as `frames`."""
         from ..flexiact_core.cogvideox.model import decode_latents
-        from ..flexiact_core.flexiact.schedule import MotionBias
+        from ..flexiact_core.flexiact.bias import MotionBias
         from ..flexiact_core.flexiact.transfer import transfer_action
         from ..flexiact_core.video import to_frames
 

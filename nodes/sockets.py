@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..flexiact_core.cogvideox.acceleration import Acceleration
+    from ..flexiact_core.cogvideox.encodings import Clips
     from ..flexiact_core.cogvideox.model import CogVideoXI2V, Posterior
-    from ..flexiact_core.flexiact.clips import Clips
     from ..flexiact_core.flexiact.fae import FAE
     from ..flexiact_core.flexiact.refadapter import RefAdapter
 

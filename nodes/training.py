@@ -55,7 +55,7 @@ class Training:
     def __init__(
         self, kind: folders.ModelFolder, name: str, settings: dict, steps: int, checkpoint_every: int, resume: bool
     ):
-        from ..flexiact_core.flexiact.training import load_state
+        from ..flexiact_core.training import load_state
 
         self.name, self.settings, self.steps, self.checkpoint_every = name, settings, steps, checkpoint_every
         self.digest = folders.digest(settings)
@@ -72,7 +72,7 @@ class Training:
 
     def save(self, state) -> None:
         """Writes the checkpoint."""
-        from ..flexiact_core.flexiact.training import save_state
+        from ..flexiact_core.training import save_state
 
         save_state(state, self.checkpoint, {"name": self.name, "steps_done": str(state.steps_done)})
 
@@ -94,12 +94,12 @@ class Training:
 
 def save_preview(path, frames) -> None:
     """Writes frames (T, H, W, 3) as the video beside a result; says so if that fails."""
-    from ..flexiact_core.errors import CheckpointError
-    from ..flexiact_core.video import write_preview
+    from ..flexiact_core.errors import FileError
+    from ..flexiact_core.video_files import write_preview
 
     try:
         write_preview(path, frames, media.FPS)
-    except CheckpointError as error:
+    except FileError as error:
         # What was learned goes on through the graph.
         progress.say(str(error))
 

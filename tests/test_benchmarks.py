@@ -65,7 +65,7 @@ def test_the_released_formulation_is_the_recorded_one():
 def test_taylor_leaves_no_grain_in_the_small_world(scheduler):
     """What it extrapolates must not lose the noise that each step adds: videos stay 40 dB near the exact ones."""
     from benchmarks.quality import CHOICES, make_video, psnr
-    from flexiact_core.world.evaluate import SETTINGS, load_world, make_cases
+    from flexiact_core.world.cases import SETTINGS, load_world, make_cases
 
     world, (case,) = load_world(), make_cases("jump", SETTINGS["weighted"], 1, 1)
     exact, near = (make_video(world, case, scheduler, CHOICES[name], 50)[0] for name in ("exact", "taylor 3"))

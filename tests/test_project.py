@@ -152,9 +152,9 @@ def test_source_keeps_to_the_hosts_devices_and_layers():
 
 def test_the_core_exists_once_under_both_of_its_names():
     from flexiact_pack.flexiact_core import errors as of_the_pack
-    from flexiact_pack.flexiact_core.checkpoint import CheckpointError
+    from flexiact_pack.flexiact_core.weight_files import FileError
 
     import flexiact_core.errors as plain
 
     assert plain is of_the_pack
-    assert CheckpointError is plain.CheckpointError
+    assert FileError is plain.FileError

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import SettingError
-from .model import share_weights
+from ..kernels import (
+    TORCH_KERNELS,
+    AttentionKernel,
+    check_sage,
+    check_torch_kernel,
+    sage_attention,
+    torch_kernel,
+)
+from ..modules import share_weights
 
 StepCache = Literal["off", "first_block", "taylor"]
-AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math", "sage"]
 
-TORCH_KERNELS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
 
 # Full steps before TaylorSeer predicts any: it extrapolates from the difference of two.
 TAYLOR_WARM_UP = 3
@@ -81,7 +81,7 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
     does if torch cannot compile.
     """
     kernel = sage_attention if acceleration.attention == "sage" else None
-    check = _check_torch_kernel if kernel is None else _check_sage
+    check = check_torch_kernel if kernel is None else check_sage
     check(acceleration.attention, transformer.config.attention_head_dim, like)
     cached = acceleration.step_cache != "off"
     if acceleration.compiled or cached:
@@ -96,7 +96,7 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
     def predict(**inputs) -> Tensor:
         if kernel is not None:
             inputs["attention_kwargs"] = {**(inputs.get("attention_kwargs") or {}), "kernel": kernel}
-        with _torch_kernel(acceleration.attention), transformer.cache_context("run") if cached else nullcontext():
+        with torch_kernel(acceleration.attention), transformer.cache_context("run") if cached else nullcontext():
             try:
                 return transformer(**inputs, return_dict=False)[0]
             except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -157,63 +157,3 @@ class _BlocksChange(torch.nn.Module):
         for block in self.blocks:
             video, text = block(video, text, **inputs)
         return video.float() - hidden_states, text.float() - encoder_hidden_states
-
-
-def sage_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """SageAttention (B, H, Nq, D) of (B, H, N, D), and the natural logarithm (B, H, Nq) of each row's softmax sum.
-
-    Raises SettingError if the package is not installed, or too old to give the logarithm.
-    """
-    try:
-        from sageattention import sageattn
-    except ModuleNotFoundError as error:
-        if error.name != "sageattention":
-            raise
-        raise SettingError(
-            "attention 'sage' needs the package sageattention, which is not installed here. Install version 2 or "
-            "newer, or choose auto."
-        ) from None
-    result = sageattn(query, key, value, tensor_layout="HND", is_causal=False, return_lse=True)
-    if not isinstance(result, tuple):
-        raise SettingError("attention 'sage' needs sageattention 2 or newer. Update it, or choose auto.")
-    return result
-
-
-def _check_sage(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
-    drawn = torch.randn(3, 1, 1, 128, head_dim, generator=torch.Generator().manual_seed(0))
-    # Keys have a mean in every channel, which SageAttention takes off and has to add to the sum again.
-    drawn[1] += 1
-    probe = drawn.to(like)
-    try:
-        attended, log_sum = sage_attention(*probe)
-    except SettingError:
-        raise
-    # Its kernels are compiled for few cards, and fail in as many ways.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SettingError(f"attention '{name}' does not run on {_place(like)} ({reason}). Choose auto.") from error
-    query, key, value = probe.float()
-    logits = query @ key.mT * head_dim**-0.5
-    distance = (attended.float() - logits.softmax(-1) @ value).norm() / value.norm()
-    if not (distance < 0.05 and (log_sum - logits.logsumexp(-1)).abs().max() < 0.1):
-        raise SettingError(
-            f"attention '{name}': what is installed computes something else on {_place(like)}. Update sageattention, "
-            "or choose auto."
-        )
-
-
-def _check_torch_kernel(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
-    probe = like.new_zeros(1, 1, 16, head_dim)
-    try:
-        with _torch_kernel(name):
-            torch.nn.functional.scaled_dot_product_attention(probe, probe, probe)
-    except RuntimeError:
-        raise SettingError(f"attention '{name}' does not run on {_place(like)}. Choose auto.") from None
-
-
-def _torch_kernel(name: AttentionKernel) -> AbstractContextManager:
-    return sdpa_kernel(TORCH_KERNELS[name]) if name in TORCH_KERNELS else nullcontext()
-
-
-def _place(tensor: Tensor) -> str:
-    return f"{tensor.device.type} in {str(tensor.dtype)[6:]}"

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_keys, read_shapes, read_tensors
-from ..errors import CheckpointError
+from ..errors import FileError
+from ..weight_files import check_keys, read_shapes, read_tensors
 from .model import CogVideoXI2V
 
 LATENT_CHANNELS = 16
@@ -42,7 +42,7 @@ def load_base(source: Path, components: Path, dtype: torch.dtype, keep_float8: b
     All modules are on the CPU, frozen, and compute in `dtype`; float8 weights of a single file stay as they are
     stored, and whoever runs the transformer casts them when they are used. keep_float8 rounds the big matrices of
     other files to float8 (e4m3), which halves the transformer's memory against 16 bits.
-    Raises CheckpointError, before any weight is read, if a file is missing, keys or shapes are wrong, or the model is
+    Raises FileError, before any weight is read, if a file is missing, keys or shapes are wrong, or the model is
     of another kind.
     """
     source, components = Path(source), Path(components)
@@ -56,7 +56,7 @@ def load_base(source: Path, components: Path, dtype: torch.dtype, keep_float8: b
     check_keys(source.name, found, expected, "The file is incomplete or of another model. " + _NEEDED)
     for part in ("text_encoder", "tokenizer", "vae", "scheduler"):
         if not (components / part).is_dir():
-            raise CheckpointError(
+            raise FileError(
                 f"{components.name}: no {part} folder in it. Choose as components a complete diffusers folder of "
                 "CogVideoX-5b-I2V (text_encoder, tokenizer, vae, scheduler)."
             )
@@ -97,7 +97,7 @@ def describe_transformer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
 def _find_transformer(source: Path, components: Path) -> tuple[dict[str, Any], list[Path]]:
     if source.is_dir():
         if not is_base_folder(source):
-            raise CheckpointError(
+            raise FileError(
                 f"{source.name}: no transformer/config.json in it. Download the whole diffusers folder of the model."
             )
         return _read_json(source / "transformer" / "config.json"), _weight_files(source / "transformer")
@@ -105,7 +105,7 @@ def _find_transformer(source: Path, components: Path) -> tuple[dict[str, Any], l
     described = describe_transformer(shapes)
     if not described:
         prefixes = ", ".join(sorted({key.split(".")[0] for key in shapes})[:4])
-        raise CheckpointError(
+        raise FileError(
             f"{source.name}: no CogVideoX transformer with diffusers keys in it (keys begin with {prefixes}). {_NEEDED}"
         )
     config = dict(COGVIDEOX_5B_I2V)
@@ -117,22 +117,22 @@ def _find_transformer(source: Path, components: Path) -> tuple[dict[str, Any], l
 def _refuse_other_kinds(name: str, config: Mapping[str, Any]) -> None:
     kind = config.get("_class_name", "CogVideoXTransformer3DModel")
     if kind != "CogVideoXTransformer3DModel":
-        raise CheckpointError(f"{name}: the transformer is a {kind}, no CogVideoX. {_NEEDED}")
+        raise FileError(f"{name}: the transformer is a {kind}, no CogVideoX. {_NEEDED}")
     in_channels = config.get("in_channels", 16)
     if config.get("patch_size_t") is not None or config.get("ofs_embed_dim"):
-        raise CheckpointError(f"{name}: this is a CogVideoX 1.5 model (patches span two frames). {_NEEDED}")
+        raise FileError(f"{name}: this is a CogVideoX 1.5 model (patches span two frames). {_NEEDED}")
     if config.get("num_layers", 30) == 30 and config.get("num_attention_heads", 30) == 30:
-        raise CheckpointError(
+        raise FileError(
             f"{name}: this is a CogVideoX-2B model (30 layers of width 1920, {in_channels} input channels). {_NEEDED}"
         )
     if in_channels == LATENT_CHANNELS:
-        raise CheckpointError(f"{name}: this is a text-to-video model (16 input channels, no image input). {_NEEDED}")
+        raise FileError(f"{name}: this is a text-to-video model (16 input channels, no image input). {_NEEDED}")
     if in_channels != 2 * LATENT_CHANNELS:
-        raise CheckpointError(
+        raise FileError(
             f"{name}: {in_channels} input channels found, as inpainting and control models have them. {_NEEDED}"
         )
     if not config.get("use_rotary_positional_embeddings"):
-        raise CheckpointError(f"{name}: the transformer has no rotary positions. {_NEEDED}")
+        raise FileError(f"{name}: the transformer has no rotary positions. {_NEEDED}")
 
 
 def _empty_transformer(config: Mapping[str, Any]):
@@ -173,7 +173,7 @@ def _load_vae(components: Path, dtype: torch.dtype):
     with torch.device("meta"):
         vae = AutoencoderKLCogVideoX.from_config(config)
     if vae.config.latent_channels != LATENT_CHANNELS:
-        raise CheckpointError(
+        raise FileError(
             f"{components.name}: its VAE has {vae.config.latent_channels} latent channels, {LATENT_CHANNELS} needed. "
             + _NEEDED
         )
@@ -193,7 +193,7 @@ def _check_text_encoder(components: Path, config: Mapping[str, Any]) -> None:
         read_shapes(file)
     found, width = _read_json(folder / "config.json").get("d_model"), config.get("text_embed_dim", 4096)
     if found != width:
-        raise CheckpointError(
+        raise FileError(
             f"{components.name}/text_encoder: embeddings of width {found}; the transformer reads {width}. "
             "Choose the components of the same model."
         )
@@ -212,14 +212,12 @@ def _load_text_encoder(components: Path, dtype: torch.dtype):
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
+        raise FileError(
             f"{components.name}/text_encoder: could not be loaded ({error}). Download the folder again."
         ) from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise CheckpointError(
-            f"{components.name}/text_encoder: weights missing ({missing}). Download the folder again."
-        )
+        raise FileError(f"{components.name}/text_encoder: weights missing ({missing}). Download the folder again.")
     return encoder.eval().requires_grad_(False)
 
 
@@ -229,7 +227,7 @@ def _load_tokenizer(components: Path):
     try:
         return AutoTokenizer.from_pretrained(components / "tokenizer", local_files_only=True)
     except (OSError, ValueError) as error:
-        raise CheckpointError(
+        raise FileError(
             f"{components.name}/tokenizer: could not be loaded ({error}). Download the folder again."
         ) from error
 
@@ -245,7 +243,7 @@ def _weight_files(folder: Path) -> list[Path]:
     missing = [file.name for file in files if not file.is_file()]
     if missing or not files:
         what = ", ".join(missing) or "a .safetensors file"
-        raise CheckpointError(f"{folder.parent.name}/{folder.name}: {what} is missing. Download the folder again.")
+        raise FileError(f"{folder.parent.name}/{folder.name}: {what} is missing. Download the folder again.")
     return files
 
 
@@ -253,7 +251,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(
+        raise FileError(
             f"{path.parent.parent.name}/{path.parent.name}/{path.name}: missing or not readable ({error}). "
             "Download the folder again."
         ) from error

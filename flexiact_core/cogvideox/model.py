@@ -15,17 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import SettingError
-from ..video import check_num_frames, check_size
-
-# Pixels per latent side.
-VAE_SCALE = 8
-
-# Height and width of a decoding tile: diffusers' own for 480 x 720. Its overlaps need sizes that divide evenly.
-TILE_PX = (240, 360)
-
-# Patches (height, width) of the training size 480 x 720; rotary positions of other sizes are scaled to it.
-BASE_GRID = (30, 45)
+from ..modules import share_weights
+from .family import BASE_GRID, TILE_PX
 
 # The value of "rotary_spacing" in the config of a transformer trained with rotary positions as diffusers 0.42 spaces
 # them, not as the release does.
@@ -56,24 +47,6 @@ class Posterior:
     std: Tensor
 
 
-def share_weights(module: torch.nn.Module) -> torch.nn.Module:
-    """A second tree of modules over the same weights: containers are new, leaves and parameters are shared.
-
-    What is attached to the new tree (processors, adapters, hooks on containers) never reaches the old one.
-    """
-    children = {name: child for name, child in module._modules.items() if child is not None}
-    if not children:
-        return module
-    twin = module.__class__.__new__(module.__class__)
-    twin.__dict__ = {
-        name: value.copy() if name.endswith("_hooks") or name.endswith("_hooks_with_kwargs") else value
-        for name, value in module.__dict__.items()
-        if name != "_diffusers_hook"  # diffusers' registry of hooks knows the one module that it hooks
-    }
-    twin._modules = {name: None if child is None else share_weights(child) for name, child in module._modules.items()}
-    return twin
-
-
 def base_signature(transformer: CogVideoXTransformer3DModel) -> str:
     """The name of the sizes that motion tokens and adapters must fit: layers x width, e.g. 'cogvideox-i2v-42x3072'."""
     config = transformer.config
@@ -83,34 +56,6 @@ def base_signature(transformer: CogVideoXTransformer3DModel) -> str:
 def native_size(base: CogVideoXI2V) -> tuple[int, int, int]:
     """Width and height in pixels and number of frames of the videos that the base was trained on."""
     return base.vae.config.sample_width, base.vae.config.sample_height, base.transformer.config.sample_frames
-
-
-def check_video_size(config: Mapping[str, Any], width_px: int, height_px: int, num_frames: int) -> None:
-    """Nothing, if a transformer with this config can make a video of this size.
-
-    With learned positions it knows one width and height, and no more frames than it was trained on.
-    Raises SettingError otherwise, with the size that works.
-    """
-    check_size(width_px, height_px)
-    check_num_frames(num_frames)
-    if not config["use_learned_positional_embeddings"]:
-        return
-    native_width, native_height = config["sample_width"] * VAE_SCALE, config["sample_height"] * VAE_SCALE
-    if (width_px, height_px) != (native_width, native_height):
-        raise SettingError(
-            f"{width_px}x{height_px}: this base has learned positions for {native_width}x{native_height} only. "
-            f"Set width {native_width} and height {native_height}; the picture is fitted to it."
-        )
-    if num_frames > config["sample_frames"]:
-        raise SettingError(
-            f"num_frames {num_frames}: this base has learned positions for {config['sample_frames']} frames. "
-            f"Set num_frames to {config['sample_frames']} or less."
-        )
-
-
-def count_latent_frames(vae, num_frames: int) -> int:
-    """How many latent frames a video of 4k+1 frames has."""
-    return (num_frames - 1) // vae.config.temporal_compression_ratio + 1
 
 
 def for_num_latent_frames(transformer, num_latent_frames: int):

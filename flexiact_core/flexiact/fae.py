@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_keys, read_metadata, read_tensors, write_tensors, write_whole
 from ..cogvideox.model import base_signature
-from ..errors import CheckpointError
+from ..errors import FileError
+from ..weight_files import check_keys, read_metadata, read_tensors, write_tensors, write_whole
 
 TOKEN_KEY = "transformer_blocks.{}.attn1.processor.motion_inversion_tokens"
 _TOKEN_PATTERN = re.compile(r"transformer_blocks\.(\d+)\.attn1\.processor\.motion_inversion_tokens")
@@ -31,7 +31,7 @@ class FAE:
 def load_fae(path: Path) -> FAE:
     """The FAE of a released .pt file or a .safetensors file, in the dtype it was stored in.
 
-    Raises CheckpointError if the file cannot be read or is no FAE: other keys, layers missing, layers that differ
+    Raises FileError if the file cannot be read or is no FAE: other keys, layers missing, layers that differ
     in size.
     """
     path = Path(path)
@@ -39,13 +39,13 @@ def load_fae(path: Path) -> FAE:
     layers = sorted(int(match[1]) for key in tensors if (match := _TOKEN_PATTERN.fullmatch(key)))
     if not layers:
         adapter = any(".lora_" in key for key in tensors)
-        raise CheckpointError(
+        raise FileError(
             f"{path.name}: no motion tokens in it ({len(tensors)} other tensors found). "
             + ("This is a RefAdapter: choose it in Apply RefAdapter." if adapter else "Choose an FAE file.")
         )
     first = tensors[TOKEN_KEY.format(layers[0])]
     if first.ndim != 3 or first.shape[0] != 1 or first.shape[1] == 0:
-        raise CheckpointError(
+        raise FileError(
             f"{path.name}: motion tokens of shape [1, tokens, width] expected, {list(first.shape)} found. "
             "The file is of another method or version."
         )
@@ -54,14 +54,14 @@ def load_fae(path: Path) -> FAE:
     check_keys(path.name, found, expected, "The file is incomplete or no FAE: get it again from where it was made.")
     tokens = torch.cat([tensors[key] for key in expected])
     if not torch.isfinite(tokens.float()).all():
-        raise CheckpointError(f"{path.name}: some motion tokens are not numbers. Its training failed: train it again.")
+        raise FileError(f"{path.name}: some motion tokens are not numbers. Its training failed: train it again.")
     return FAE(tokens, name=path.stem, metadata=read_metadata(path))
 
 
 def save_fae(fae: FAE, path: Path) -> Path:
     """The .safetensors file written, in the released key layout, with the FAE's metadata.
 
-    Raises CheckpointError if it could not be written; a file that was there is then left as it was.
+    Raises FileError if it could not be written; a file that was there is then left as it was.
     """
     # Cloned, since safetensors refuses tensors that share memory.
     tensors = {TOKEN_KEY.format(layer): tokens[None].clone() for layer, tokens in enumerate(fae.tokens)}
@@ -71,20 +71,20 @@ def save_fae(fae: FAE, path: Path) -> Path:
 def save_released_fae(fae: FAE, path: Path) -> Path:
     """The .pt file written as the authors' code reads it: a pickled table of the released keys, bfloat16.
 
-    Raises CheckpointError if it could not be written.
+    Raises FileError if it could not be written.
     """
     tensors = {TOKEN_KEY.format(layer): tokens[None].bfloat16() for layer, tokens in enumerate(fae.tokens)}
     return write_whole(path, lambda temporary: torch.save(OrderedDict(tensors), temporary))
 
 
 def check_fae(fae: FAE, transformer) -> None:
-    """Nothing, if the FAE fits the base. Raises CheckpointError saying which base it was learned on."""
+    """Nothing, if the FAE fits the base. Raises FileError saying which base it was learned on."""
     config = transformer.config
     expected = (config.num_layers, config.num_attention_heads * config.attention_head_dim)
     found = (fae.tokens.shape[0], fae.tokens.shape[2])
     if found != expected:
         learned_on = fae.metadata.get("base", f"cogvideox-i2v-{found[0]}x{found[1]}")
-        raise CheckpointError(
+        raise FileError(
             f"FAE '{fae.name}': made for {found[0]} layers of width {found[1]} ({learned_on}); the loaded base has "
             f"{expected[0]} layers of width {expected[1]} ({base_signature(transformer)}). "
             "Load the base it was trained on, or train the action again on this one."

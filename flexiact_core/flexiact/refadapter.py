@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_keys, read_tensors, write_tensors
-from ..cogvideox.model import base_signature, share_weights
-from ..errors import CheckpointError
+from ..cogvideox.model import base_signature
+from ..errors import FileError
+from ..modules import share_weights
+from ..weight_files import check_keys, read_tensors, write_tensors
 
 # Released files hold no alpha; the method fixes alpha / rank (rank 64, alpha 32).
 ALPHA_PER_RANK = 0.5
@@ -35,7 +36,7 @@ class RefAdapter:
 def load_refadapter(path: Path) -> RefAdapter:
     """The RefAdapter of a released .pt file or a .safetensors file, in the dtype it was stored in.
 
-    Raises CheckpointError if the file cannot be read or is no RefAdapter: other keys, layers missing, mixed ranks,
+    Raises FileError if the file cannot be read or is no RefAdapter: other keys, layers missing, mixed ranks,
     values that are not numbers.
     """
     path = Path(path)
@@ -43,27 +44,27 @@ def load_refadapter(path: Path) -> RefAdapter:
     layers = [int(match[1]) for key in tensors if (match := _KEY_PATTERN.fullmatch(key))]
     if not layers:
         fae = any("motion_inversion_tokens" in key for key in tensors)
-        raise CheckpointError(
+        raise FileError(
             f"{path.name}: no RefAdapter matrices in it ({len(tensors)} other tensors found). "
             + ("This is an FAE: choose it in Load FAE Embedding." if fae else "Choose a RefAdapter file.")
         )
     some_down = next(value for key, value in tensors.items() if key.endswith(".down.weight"))
     if some_down.ndim != 2:
-        raise CheckpointError(f"{path.name}: matrices expected, shape {list(some_down.shape)} found.")
+        raise FileError(f"{path.name}: matrices expected, shape {list(some_down.shape)} found.")
     rank, width = some_down.shape
     num_layers = max(layers) + 1
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     expected = refadapter_shapes(num_layers, rank, width)
     check_keys(path.name, found, expected, "The file is incomplete or no RefAdapter: download it again.")
     if not all(torch.isfinite(value.float()).all() for value in tensors.values()):
-        raise CheckpointError(f"{path.name}: some of its values are not numbers. Download it again.")
+        raise FileError(f"{path.name}: some of its values are not numbers. Download it again.")
     return RefAdapter(tensors, num_layers, rank, width, name=path.stem)
 
 
 def save_refadapter(adapter: RefAdapter, path: Path, metadata: Mapping[str, str]) -> Path:
     """The .safetensors file written, in the released key layout.
 
-    Raises CheckpointError if it could not be written; a file that was there is then left as it was.
+    Raises FileError if it could not be written; a file that was there is then left as it was.
     """
     return write_tensors(adapter.tensors, path, {key: str(value) for key, value in metadata.items()})
 
@@ -79,11 +80,11 @@ def refadapter_shapes(num_layers: int, rank: int, width: int) -> dict[str, tuple
 
 
 def check_refadapter(adapter: RefAdapter, transformer) -> None:
-    """Nothing, if the adapter fits the base. Raises CheckpointError otherwise."""
+    """Nothing, if the adapter fits the base. Raises FileError otherwise."""
     config = transformer.config
     expected = (config.num_layers, config.num_attention_heads * config.attention_head_dim)
     if (adapter.num_layers, adapter.width) != expected:
-        raise CheckpointError(
+        raise FileError(
             f"RefAdapter '{adapter.name}': made for {adapter.num_layers} layers of width {adapter.width}; the loaded "
             f"base has {expected[0]} layers of width {expected[1]} ({base_signature(transformer)}). "
             "The released RefAdapter needs CogVideoX-5B-I2V."
@@ -97,7 +98,7 @@ def with_refadapters(
 
     Each adapter counts with its own weight, as weight * alpha / rank; several add up. Their matrices are copied to
     `device` and `dtype`, those the transformer computes in.
-    Raises CheckpointError if one does not fit the base.
+    Raises FileError if one does not fit the base.
     Source: FlexiAct section 3.2.
     """
     from peft.tuners.lora import LoraLayer

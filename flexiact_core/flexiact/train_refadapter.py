@@ -33,17 +33,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def train(settings: argparse.Namespace) -> Path:
     """The path of the RefAdapter written; each of several processes calls this.
 
-    Raises CheckpointError, SettingError and ShapeError if files or settings cannot be used.
+    Raises FileError, SettingError and ShapeError if files or settings cannot be used.
     """
     import torch
     from accelerate import Accelerator
 
+    from ..clip_lists import read_clip_list
+    from ..cogvideox.encodings import encode_listed_clips
     from ..cogvideox.loading import load_base
     from ..cogvideox.model import base_signature, encode_prompt, native_size
     from ..cogvideox.sampling import make_scheduler
-    from .dataset import encode_listed_clips, read_clip_list
+    from ..training import load_state, save_state
+    from .fit import fit_refadapter, refadapter_of
     from .refadapter import save_refadapter
-    from .training import fit_refadapter, load_state, refadapter_of, save_state
 
     accelerator = Accelerator()
     device = accelerator.device

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from ..cogvideox.acceleration import EXACT, Acceleration
-from ..cogvideox.model import CogVideoXI2V, Posterior, count_latent_frames, pad_image_latents, sample_posterior
+from ..cogvideox.family import count_latent_frames
+from ..cogvideox.model import CogVideoXI2V, Posterior, pad_image_latents, sample_posterior
 from ..cogvideox.sampling import SchedulerName, make_scheduler, sample
-from .attention import motion_kwargs, project_motion, with_motion_attention
+from .bias import MotionBias
 from .fae import FAE, check_fae
+from .processor import motion_kwargs, project_motion, with_motion_attention
 from .refadapter import RefAdapter, with_refadapters
-from .schedule import MotionBias
 
 
 @torch.no_grad()
@@ -44,7 +45,7 @@ def transfer_action(
     on_share is called in each step, before on_step, with every layer that is computed and the share (0..1, a scalar)
     of attention that motion tokens get there; asking for it does not change the video.
     Without faes this is CogVideoX image-to-video.
-    Raises SettingError and CheckpointError as sample(), check_fae() and check_refadapter() do.
+    Raises SettingError and FileError as sample(), check_fae() and check_refadapter() do.
     Source: FlexiAct section 3.
     """
     for fae, _ in faes:

@@ -129,3 +129,20 @@ def medleys() -> tuple[tuple[str, ...], ...]:
             if not same and frozenset((first, second)) not in withheld:
                 pairs.append((first, second))
     return tuple(pairs)
+
+
+# What is hardest to learn is shown more often: a zoom is easily taken for growth, a turn hardly moves an outline.
+SHOWN_MORE = {"zoom": 2.0, "spin": 1.5}
+
+
+def sample_motion(rng: np.random.Generator, medley_share: float, still_share: float = 0.0):
+    """A random Motion that training may show, and the name of its action or None."""
+    draw = rng.uniform()
+    if draw < still_share:
+        return motion_of(None), None
+    if draw < still_share + medley_share:
+        pairs = medleys()
+        return compose(pairs[rng.integers(len(pairs))]), None
+    shares = np.array([SHOWN_MORE.get(name, 1.0) for name in SEEN_ACTIONS])
+    name = SEEN_ACTIONS[rng.choice(len(SEEN_ACTIONS), p=shares / shares.sum())]
+    return motion_of(name), name

@@ -134,3 +134,14 @@ def vocabulary() -> tuple[str, ...]:
     """All words of all captions of actions the base saw, each once, in a fixed order."""
     verbs = tuple(action.verb for action in ACTIONS.values() if action.seen)
     return ("a", "on", "background") + SHAPES + tuple(COLOURS) + tuple(TONES) + PATTERNS + verbs
+
+
+def in_any_pose(scene: Scene, rng: np.random.Generator) -> Scene:
+    """`scene` turned, moved and resized at random, as no clip of the base's training starts."""
+    return replace(
+        scene,
+        radius=float(rng.uniform(8.0, 17.5)),
+        x=float(rng.uniform(18.0, 46.0)),
+        y=float(rng.uniform(18.0, 46.0)),
+        angle=float(rng.uniform(-180.0, 180.0)),
+    )

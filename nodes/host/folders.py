@@ -13,7 +13,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...flexiact_core.errors import CheckpointError
+from ...flexiact_core.errors import FileError
 
 # A list without an entry could not be queued, and so could not say what is missing.
 NONE_FOUND = "none found"
@@ -78,12 +78,12 @@ def listed(names: Iterable[str]) -> list[str]:
 
 
 def path_of(name: str | None, found: dict[str, Path], missing: str) -> Path:
-    """The path of a name among those found. Raises CheckpointError with the sentence `missing` if it is not there.
+    """The path of a name among those found. Raises FileError with the sentence `missing` if it is not there.
 
     A name may come over a link, where no list is asked, and its file may be gone by the time the node runs.
     """
     if name not in found:
-        raise CheckpointError(missing)
+        raise FileError(missing)
     return found[name]
 
 
@@ -93,7 +93,7 @@ def check_listed(name: str | None, found: dict[str, Path], missing: str) -> bool
 
 
 def weights_path(kind: ModelFolder, name: str | None) -> Path:
-    """Where a weight file of a model folder lies. Raises CheckpointError with the sentence if it is not there."""
+    """Where a weight file of a model folder lies. Raises FileError with the sentence if it is not there."""
     return path_of(name, find_files(kind), kind.missing(name))
 
 
@@ -110,7 +110,7 @@ def mentions(path: Path, words: bytes) -> bool:
 
 def result_path(kind: ModelFolder, folder: str, name: str, training: str) -> Path:
     """Where a training's result is saved: FOLDER/NAME.safetensors, with a number if another training has that name."""
-    from ...flexiact_core.checkpoint import read_metadata
+    from ...flexiact_core.weight_files import read_metadata
 
     root = kind.roots()[0] / folder
     path, number = root / f"{_plain(name)}.safetensors", 2
@@ -126,7 +126,7 @@ def training_path(kind: ModelFolder, name: str, training: str) -> Path:
 
 def unfinished_training(kind: ModelFolder, name: str, steps: int) -> bool:
     """Whether a checkpoint of this name has not reached `steps` steps."""
-    from ...flexiact_core.checkpoint import read_metadata
+    from ...flexiact_core.weight_files import read_metadata
 
     checkpoints = training_folder(kind).glob(f"{_plain(name)}-*.safetensors")
     return any(int(read_metadata(path).get("steps_done", 0)) < steps for path in checkpoints)
@@ -155,7 +155,7 @@ def pack_version() -> str:
 
 @lru_cache(maxsize=1024)
 def _mentions_at(path: Path, words: bytes, _modified: int, _size: int) -> bool:
-    from ...flexiact_core.checkpoint import mentions
+    from ...flexiact_core.weight_files import mentions
 
     return mentions(path, words)
 

@@ -22,8 +22,8 @@ def from_reference(reference, image_fps: float, start: float, duration: float):
 
     A video file gives frames at 8 per second, by its own time stamps; an IMAGE batch is taken to be at image_fps.
     """
-    from ...flexiact_core.flexiact.clips import TRAINING_FPS, trim_frames
-    from ...flexiact_core.video import read_video
+    from ...flexiact_core.clips import TRAINING_FPS, trim_frames
+    from ...flexiact_core.video_files import read_video
 
     if isinstance(reference, InputImpl.VideoFromFile):
         trim_start, trim_duration = reference.get_active_trim_window()
@@ -40,15 +40,15 @@ def from_reference(reference, image_fps: float, start: float, duration: float):
 
 
 def read_image(path: Path):
-    """An IMAGE value (1, H, W, 3) of a picture file. Raises CheckpointError if it cannot be read."""
+    """An IMAGE value (1, H, W, 3) of a picture file. Raises FileError if it cannot be read."""
     import numpy as np
     import torch
     from PIL import Image, ImageOps
 
-    from ...flexiact_core.errors import CheckpointError
+    from ...flexiact_core.errors import FileError
 
     try:
         picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     except OSError as error:
-        raise CheckpointError(f"{path.name}: this picture cannot be read ({error}). Save it again.") from error
+        raise FileError(f"{path.name}: this picture cannot be read ({error}). Save it again.") from error
     return torch.from_numpy(np.array(picture)).float()[None] / 255

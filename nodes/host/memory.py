@@ -139,7 +139,7 @@ def encode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: in
 
 def decode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: int) -> int:
     """An estimate of what decoding frames needs beside the weights: the layers of one tile, and the video twice."""
-    from ...flexiact_core.cogvideox.model import TILE_PX
+    from ...flexiact_core.cogvideox.family import TILE_PX
 
     tile = min(height_px, TILE_PX[0]) * min(width_px, TILE_PX[1])
     video = 3 * num_frames * height_px * width_px * model.base.dtype.itemsize

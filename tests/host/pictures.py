@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from flexiact_core.cogvideox.model import decode_latents
 from flexiact_core.cogvideox.sampling import make_scheduler, take_steps
-from flexiact_core.flexiact.schedule import MotionBias
+from flexiact_core.flexiact.bias import MotionBias
 from flexiact_core.plots import BACKGROUND, TEXT, draw_heat_map, draw_lines, to_tensor
 from flexiact_core.video import to_frames
 from flexiact_core.world import shipped
-from flexiact_core.world.evaluate import STEPS, Case, load_world, transfer_case
+from flexiact_core.world.cases import STEPS, Case, load_world, transfer_case
 
 from .browser import NO_CHROMIUM, Frontend, find_chromium, open_browser
 from .environment import ROOT

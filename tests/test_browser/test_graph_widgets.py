@@ -15,7 +15,7 @@ from host.environment import ROOT
 from host.models import NAME
 from host.server import HostError
 
-from flexiact_core.video import read_video, write_preview
+from flexiact_core.video_files import read_video, write_preview
 
 from .test_frontend import CHINESE, check_drawing, each_workflow
 

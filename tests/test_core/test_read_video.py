@@ -3,8 +3,8 @@ import io
 import pytest
 from videos import make_video
 
-from flexiact_core.errors import CheckpointError, SettingError
-from flexiact_core.video import read_video
+from flexiact_core.errors import FileError, SettingError
+from flexiact_core.video_files import read_video
 
 
 def numbers(frames):
@@ -59,5 +59,5 @@ def test_more_than_a_minute_is_refused_with_the_way_to_trim_it(tmp_path):
 def test_a_file_that_is_no_video_is_refused(tmp_path):
     file = tmp_path / "a.mp4"
     file.write_bytes(b"no video at all")
-    with pytest.raises(CheckpointError, match="a.mp4: this video cannot be read"):
+    with pytest.raises(FileError, match="a.mp4: this video cannot be read"):
         read_video(file, fps=8)

@@ -1,16 +1,9 @@
 import pytest
 import torch
 
+from flexiact_core.cogvideox.family import check_num_frames, check_size
 from flexiact_core.errors import SettingError, ShapeError
-from flexiact_core.video import (
-    check_frames,
-    check_num_frames,
-    check_single_image,
-    check_size,
-    fit_frames,
-    to_frames,
-    to_model_pixels,
-)
+from flexiact_core.video import check_frames, check_single_image, fit_frames, to_frames, to_model_pixels
 
 
 @pytest.mark.parametrize("num_frames", [1, 9, 17, 49, 81])

@@ -2,8 +2,8 @@ import av
 import pytest
 import torch
 
-from flexiact_core.errors import CheckpointError
-from flexiact_core.video import read_video, write_preview
+from flexiact_core.errors import FileError
+from flexiact_core.video_files import read_video, write_preview
 
 
 def clip(num_frames, height=48, width=64):
@@ -39,7 +39,7 @@ def test_a_browser_can_start_before_the_whole_file_is_there(tmp_path):
 def test_a_preview_that_cannot_be_encoded_leaves_the_old_one_and_nothing_else(tmp_path):
     path = write_preview(tmp_path / "a.mp4", clip(9), fps=8)
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match=r"a\.mp4: this preview could not be encoded"):
+    with pytest.raises(FileError, match=r"a\.mp4: this preview could not be encoded"):
         write_preview(path, clip(9), fps=-1)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
@@ -47,6 +47,6 @@ def test_a_preview_that_cannot_be_encoded_leaves_the_old_one_and_nothing_else(tm
 
 def test_a_preview_that_cannot_be_saved_says_where(tmp_path):
     (tmp_path / "a.mp4").mkdir()
-    with pytest.raises(CheckpointError, match=r"a\.mp4: could not be saved in"):
+    with pytest.raises(FileError, match=r"a\.mp4: could not be saved in"):
         write_preview(tmp_path / "a.mp4", clip(9), fps=8)
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]

@@ -13,7 +13,7 @@ from flexiact_pack.nodes.host import memory, progress  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from small_models import make_base, make_fae, make_refadapter  # noqa: E402
 
-from flexiact_core.errors import CheckpointError  # noqa: E402
+from flexiact_core.errors import FileError  # noqa: E402
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_single_file_is_loaded_with_the_rest_from_the_only_folder(base, folder
 def test_a_single_file_among_several_folders_asks_which_one(base, folders):
     make_base(folders / "CogVideo" / "second")
     save_single_file(base, folders / "CogVideo" / "single.safetensors", torch.bfloat16)
-    with pytest.raises(CheckpointError, match="single.safetensors.*components.*2 folders found"):
+    with pytest.raises(FileError, match="single.safetensors.*components.*2 folders found"):
         load("single.safetensors")
     assert load("single.safetensors", components="second").base.dtype == torch.float32
 
@@ -122,7 +122,7 @@ def test_another_kind_of_model_is_refused_with_what_it_is_and_what_is_needed(fol
     base = shutil.copytree(small_base, folders / "CogVideo" / "other kind")
     file = base / "transformer" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | config))
-    with pytest.raises(CheckpointError, match=f"{found}.*image-to-video base"):
+    with pytest.raises(FileError, match=f"{found}.*image-to-video base"):
         load("other kind")
 
 
@@ -165,6 +165,7 @@ def test_float8_weights_are_cast_when_they_are_used(base, folders, sample):
 def float8_device(monkeypatch):
     """Lets ComfyUI take the CPU for a card that multiplies in float8: its own layers do the same there, by casting."""
     import comfy.model_management
+
     monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
     memory._float8_linear.cache_clear()
     yield

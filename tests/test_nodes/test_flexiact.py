@@ -9,7 +9,7 @@ flexiact = pytest.importorskip("flexiact_pack.nodes.flexiact", reason="needs Com
 from small_models import make_base, make_fae, make_refadapter  # noqa: E402
 
 from flexiact_core.cogvideox import model as cogvideox  # noqa: E402
-from flexiact_core.errors import CheckpointError, SettingError, ShapeError  # noqa: E402
+from flexiact_core.errors import FileError, SettingError, ShapeError  # noqa: E402
 
 SETTINGS = {
     "prompt": "a cat jumps", "negative_prompt": "", "width": 64, "height": 64, "num_frames": 9, "steps": 2, "cfg": 6.0,
@@ -227,9 +227,9 @@ def test_an_empty_prompt_is_allowed_and_a_long_one_is_cut_and_that_is_said(model
 
 
 def test_files_of_another_base_are_refused_with_what_they_are_for(model, image):
-    with pytest.raises(CheckpointError, match="other_base.*3 layers"):
+    with pytest.raises(FileError, match="other_base.*3 layers"):
         with_adapter(model, "other_base.pt")
-    with pytest.raises(CheckpointError, match="other_base.*width 64"):
+    with pytest.raises(FileError, match="other_base.*width 64"):
         sample(model, image, fae=fae("other_base.pt"))
     sample(model, image)
 

@@ -11,8 +11,8 @@ import torch
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration, accelerate
 from flexiact_core.cogvideox.sampling import make_scheduler, sample
 from flexiact_core.errors import SettingError
-from flexiact_core.flexiact.attention import motion_kwargs, project_motion, with_motion_attention
-from flexiact_core.flexiact.schedule import MotionBias
+from flexiact_core.flexiact.bias import MotionBias
+from flexiact_core.flexiact.processor import motion_kwargs, project_motion, with_motion_attention
 
 CPU = torch.device("cpu")
 STEPS = 10

@@ -8,7 +8,7 @@ from small_models import make_base, make_fae
 
 from flexiact_core.cogvideox import loading
 from flexiact_core.cogvideox.loading import describe_transformer, is_base_folder, load_base
-from flexiact_core.errors import CheckpointError
+from flexiact_core.errors import FileError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -26,7 +26,7 @@ def edit_config(folder, part="transformer", **fields):
 
 
 def refuse(source, message, components=None):
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(FileError, match=message):
         load_base(source, components or source, torch.float32)
 
 

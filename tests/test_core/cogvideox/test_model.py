@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 
+from flexiact_core.cogvideox.family import check_video_size
 from flexiact_core.cogvideox.model import (
     Posterior,
     base_signature,
-    check_video_size,
     count_tokens,
     decode_latents,
     encode_pixels,
@@ -18,9 +18,9 @@ from flexiact_core.cogvideox.model import (
     preview_frame,
     rotary_positions,
     sample_posterior,
-    share_weights,
 )
 from flexiact_core.errors import SettingError
+from flexiact_core.modules import share_weights
 
 CPU = torch.device("cpu")
 

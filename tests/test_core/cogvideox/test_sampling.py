@@ -3,11 +3,11 @@ import copy
 import pytest
 import torch
 
-from flexiact_core.cogvideox.model import share_weights
 from flexiact_core.cogvideox.sampling import make_scheduler, sample
 from flexiact_core.errors import SettingError
-from flexiact_core.flexiact.attention import motion_kwargs, project_motion, with_motion_attention
-from flexiact_core.flexiact.schedule import MotionBias
+from flexiact_core.flexiact.bias import MotionBias
+from flexiact_core.flexiact.processor import motion_kwargs, project_motion, with_motion_attention
+from flexiact_core.modules import share_weights
 
 GUIDANCE = 6.0
 RELEASED_WEIGHT = 0.7

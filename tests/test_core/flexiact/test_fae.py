@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import save_file
 from small_models import make_fae, make_refadapter
 
-from flexiact_core import checkpoint
-from flexiact_core.checkpoint import read_tensors
-from flexiact_core.errors import CheckpointError
+from flexiact_core import weight_files
+from flexiact_core.errors import FileError
 from flexiact_core.flexiact.fae import FAE, TOKEN_KEY, check_fae, load_fae, save_fae, save_released_fae
+from flexiact_core.weight_files import read_tensors
 
 
 @pytest.fixture
@@ -61,15 +61,13 @@ def test_tokens_keep_the_dtype_they_were_stored_in(tmp_path):
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_a_refadapter_given_as_fae_is_called_by_its_name(tmp_path, suffix):
     path = make_refadapter(tmp_path / f"ref{suffix}")
-    with pytest.raises(CheckpointError, match=f"ref{suffix}: no motion tokens.*RefAdapter: choose it in Apply RefAda"):
+    with pytest.raises(FileError, match=f"ref{suffix}: no motion tokens.*RefAdapter: choose it in Apply RefAda"):
         load_fae(path)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     save_file({"vae.weight": torch.ones(2)}, tmp_path / "vae.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"vae.safetensors: no motion tokens in it \(1 other .*Choose an FAE file"
-    ):
+    with pytest.raises(FileError, match=r"vae.safetensors: no motion tokens in it \(1 other .*Choose an FAE file"):
         load_fae(tmp_path / "vae.safetensors")
 
 
@@ -77,47 +75,47 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 def test_a_missing_layer_is_named(tmp_path, layer):
     path = make_fae(tmp_path / "kick.safetensors", layers=3)
     rewrite(path, lambda tensors: tensors.pop(TOKEN_KEY.format(layer)))
-    with pytest.raises(CheckpointError, match=rf"kick.safetensors: 1 keys missing \({TOKEN_KEY.format(layer)}\)"):
+    with pytest.raises(FileError, match=rf"kick.safetensors: 1 keys missing \({TOKEN_KEY.format(layer)}\)"):
         load_fae(path)
 
 
 def test_unexpected_keys_are_named(fae_file):
     rewrite(fae_file, lambda tensors: tensors.update({"optimizer.step": torch.ones(1)}))
-    with pytest.raises(CheckpointError, match=r"1 keys unexpected \(optimizer.step\)"):
+    with pytest.raises(FileError, match=r"1 keys unexpected \(optimizer.step\)"):
         load_fae(fae_file)
 
 
 def test_layers_that_differ_in_tokens_are_refused(fae_file):
     key = TOKEN_KEY.format(1)
     rewrite(fae_file, lambda tensors: tensors.update({key: tensors[key][:, :4].clone()}))
-    with pytest.raises(CheckpointError, match=r"another shape \(.*\[1, 6, 32\] expected, \[1, 4, 32\] found\)"):
+    with pytest.raises(FileError, match=r"another shape \(.*\[1, 6, 32\] expected, \[1, 4, 32\] found\)"):
         load_fae(fae_file)
 
 
 @pytest.mark.parametrize("shape", [(6, 32), (2, 6, 32), (1, 1, 6, 32)])
 def test_tokens_of_another_layout_are_refused(tmp_path, shape):
     save_file({TOKEN_KEY.format(0): torch.ones(shape)}, tmp_path / "kick.safetensors")
-    with pytest.raises(CheckpointError, match=r"motion tokens of shape \[1, tokens, width\] expected, \["):
+    with pytest.raises(FileError, match=r"motion tokens of shape \[1, tokens, width\] expected, \["):
         load_fae(tmp_path / "kick.safetensors")
 
 
 def test_a_file_without_a_single_token_is_refused(tmp_path):
     save_file({TOKEN_KEY.format(0): torch.ones(1, 0, 32)}, tmp_path / "kick.safetensors")
-    with pytest.raises(CheckpointError, match="kick.safetensors: .*motion tokens"):
+    with pytest.raises(FileError, match="kick.safetensors: .*motion tokens"):
         load_fae(tmp_path / "kick.safetensors")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_tokens_that_are_not_numbers_are_refused(fae_file, value):
     rewrite(fae_file, lambda tensors: tensors[TOKEN_KEY.format(1)][0, 2].fill_(value))
-    with pytest.raises(CheckpointError, match="kick.safetensors: some motion tokens are not numbers.*train it again"):
+    with pytest.raises(FileError, match="kick.safetensors: some motion tokens are not numbers.*train it again"):
         load_fae(fae_file)
 
 
 @pytest.mark.parametrize(("layers", "dim"), [(3, 32), (1, 32), (2, 64)])
 def test_an_fae_of_another_base_is_refused_with_both_sizes(tmp_path, base, layers, dim):
     fae = load_fae(make_fae(tmp_path / "kick.pt", layers=layers, dim=dim))
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(FileError) as error:
         check_fae(fae, base.transformer)
     assert str(error.value).startswith(
         f"FAE 'kick': made for {layers} layers of width {dim} (cogvideox-i2v-{layers}x{dim}); the loaded base has "
@@ -127,7 +125,7 @@ def test_an_fae_of_another_base_is_refused_with_both_sizes(tmp_path, base, layer
 
 def test_the_base_that_a_file_names_is_said(base):
     fae = FAE(torch.ones(42, 3, 3072), name="kick", metadata={"base": "my-own-5b"})
-    with pytest.raises(CheckpointError, match="my-own-5b"):
+    with pytest.raises(FileError, match="my-own-5b"):
         check_fae(fae, base.transformer)
 
 
@@ -142,8 +140,8 @@ def test_a_full_disk_leaves_the_old_fae(tmp_path, monkeypatch, fae_file):
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", no_space)
-    with pytest.raises(CheckpointError, match="kick.safetensors: could not be saved.*No space left"):
+    monkeypatch.setattr(weight_files.os, "replace", no_space)
+    with pytest.raises(FileError, match="kick.safetensors: could not be saved.*No space left"):
         save_fae(FAE(torch.ones(2, 6, 32)), fae_file)
     assert os.listdir(tmp_path) == ["kick.safetensors"]
     assert fae_file.read_bytes() == old
@@ -177,8 +175,8 @@ def test_a_full_disk_leaves_the_old_export(tmp_path, monkeypatch, where):
     def no_space(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch if where == "save" else checkpoint.os, where, no_space)
-    with pytest.raises(CheckpointError, match="kick.pt: could not be saved.*No space left"):
+    monkeypatch.setattr(torch if where == "save" else weight_files.os, where, no_space)
+    with pytest.raises(FileError, match="kick.pt: could not be saved.*No space left"):
         save_released_fae(FAE(torch.zeros(2, 6, 32)), path)
     assert os.listdir(tmp_path) == ["kick.pt"]
     assert path.read_bytes() == old
@@ -193,7 +191,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_pickle_leaves_the_old_export(tm
         raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
 
     monkeypatch.setattr(torch, "save", no_space)
-    with pytest.raises(CheckpointError, match="kick.pt: could not be saved"):
+    with pytest.raises(FileError, match="kick.pt: could not be saved"):
         save_released_fae(FAE(torch.zeros(2, 6, 32)), path)
     assert os.listdir(tmp_path) == ["kick.pt"]
     assert path.read_bytes() == old

@@ -5,9 +5,8 @@ import pytest
 import torch
 from small_models import make_fae, make_refadapter
 
-from flexiact_core import checkpoint
-from flexiact_core.checkpoint import read_tensors
-from flexiact_core.errors import CheckpointError
+from flexiact_core import weight_files
+from flexiact_core.errors import FileError
 from flexiact_core.flexiact.refadapter import (
     PROJECTIONS,
     check_refadapter,
@@ -16,6 +15,7 @@ from flexiact_core.flexiact.refadapter import (
     save_refadapter,
     with_refadapters,
 )
+from flexiact_core.weight_files import read_tensors
 
 CPU = torch.device("cpu")
 
@@ -168,54 +168,52 @@ FIRST = "transformer_blocks.0.attn1.processor.lora_q.down.weight"
 
 def test_missing_keys_are_named(adapter_file):
     rewrite(adapter_file, lambda tensors: tensors.pop(FIRST))
-    with pytest.raises(CheckpointError, match=rf"{adapter_file.name}: 1 keys missing \({FIRST}\).*download it again"):
+    with pytest.raises(FileError, match=rf"{adapter_file.name}: 1 keys missing \({FIRST}\).*download it again"):
         load_refadapter(adapter_file)
 
 
 def test_a_missing_layer_is_noticed(adapter_file):
     rewrite(adapter_file, lambda t: [t.pop(key) for key in list(t) if key.startswith("transformer_blocks.0.")])
-    with pytest.raises(CheckpointError, match="8 keys missing"):
+    with pytest.raises(FileError, match="8 keys missing"):
         load_refadapter(adapter_file)
 
 
 def test_unexpected_keys_are_named(adapter_file):
     rewrite(adapter_file, lambda tensors: tensors.update({"text_model.weight": torch.ones(2)}))
-    with pytest.raises(CheckpointError, match=r"1 keys unexpected \(text_model.weight\)"):
+    with pytest.raises(FileError, match=r"1 keys unexpected \(text_model.weight\)"):
         load_refadapter(adapter_file)
 
 
 def test_mixed_ranks_are_refused(adapter_file):
     last = "transformer_blocks.1.attn1.processor.lora_v.down.weight"
     rewrite(adapter_file, lambda tensors: tensors.update({last: tensors[last][:2].clone()}))
-    with pytest.raises(
-        CheckpointError, match=r"1 tensors of another shape \(.*lora_v.down.weight: \[4, 32\] expected, "
-    ):
+    with pytest.raises(FileError, match=r"1 tensors of another shape \(.*lora_v.down.weight: \[4, 32\] expected, "):
         load_refadapter(adapter_file)
 
 
 def test_matrices_that_are_no_matrices_are_refused(adapter_file):
     rewrite(adapter_file, lambda tensors: tensors.update({key: value[None] for key, value in tensors.items()}))
-    with pytest.raises(CheckpointError, match=r"matrices expected, shape \[1, "):
+    with pytest.raises(FileError, match=r"matrices expected, shape \[1, "):
         load_refadapter(adapter_file)
 
 
 def test_matrices_that_are_not_numbers_are_refused(adapter_file):
     rewrite(adapter_file, lambda tensors: tensors[FIRST].fill_(float("nan")))
-    with pytest.raises(CheckpointError, match=f"{adapter_file.name}: .*not numbers"):
+    with pytest.raises(FileError, match=f"{adapter_file.name}: .*not numbers"):
         load_refadapter(adapter_file)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_an_fae_given_as_adapter_is_called_by_its_name(tmp_path, suffix):
     path = make_fae(tmp_path / f"kick{suffix}")
-    with pytest.raises(CheckpointError, match=f"kick{suffix}: .*This is an FAE: choose it in Load FAE Embedding"):
+    with pytest.raises(FileError, match=f"kick{suffix}: .*This is an FAE: choose it in Load FAE Embedding"):
         load_refadapter(path)
 
 
 def test_a_lora_of_another_layout_is_refused(tmp_path):
     path = tmp_path / "lora.pt"
     torch.save({"transformer.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.ones(4, 8)}, path)
-    with pytest.raises(CheckpointError, match="lora.pt: no RefAdapter matrices in it .*Choose a RefAdapter file"):
+    with pytest.raises(FileError, match="lora.pt: no RefAdapter matrices in it .*Choose a RefAdapter file"):
         load_refadapter(path)
 
 
@@ -224,10 +222,10 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_nothing(tmp_path, base
     adapter = load_refadapter(make_refadapter(tmp_path / "ref.pt", layers=layers, dim=dim))
     keys = list(base.transformer.state_dict())
     message = f"RefAdapter 'ref': made for {layers} layers of width {dim}; .*2 layers of width 32.*CogVideoX-5B-I2V"
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(FileError, match=message):
         check_refadapter(adapter, base.transformer)
     good = load_refadapter(make_refadapter(tmp_path / "good.pt"))
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(FileError, match=message):
         adapted(base.transformer, (good, 1.0), (adapter, 1.0))
     assert list(base.transformer.state_dict()) == keys
 
@@ -248,8 +246,8 @@ def test_a_full_disk_leaves_the_old_adapter(golden, tmp_path, monkeypatch):
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", no_space)
-    with pytest.raises(CheckpointError, match="ref.safetensors: could not be saved"):
+    monkeypatch.setattr(weight_files.os, "replace", no_space)
+    with pytest.raises(FileError, match="ref.safetensors: could not be saved"):
         save_refadapter(golden.refadapter, path, {})
     assert os.listdir(tmp_path) == ["ref.safetensors"] and path.stat().st_size == size
 

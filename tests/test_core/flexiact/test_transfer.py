@@ -5,10 +5,10 @@ import torch
 from small_models import make_fae, make_refadapter
 
 from flexiact_core.cogvideox.model import Posterior
-from flexiact_core.errors import CheckpointError, SettingError
+from flexiact_core.errors import FileError, SettingError
+from flexiact_core.flexiact.bias import MotionBias
 from flexiact_core.flexiact.fae import load_fae
 from flexiact_core.flexiact.refadapter import load_refadapter
-from flexiact_core.flexiact.schedule import MotionBias
 from flexiact_core.flexiact.transfer import transfer_action
 
 
@@ -127,9 +127,9 @@ def test_files_of_another_base_are_refused_before_any_work(tmp_path, base, input
     broken = replace(base, transformer=base.transformer, scheduler_config=None)
     fae = load_fae(make_fae(tmp_path / "jump.pt", layers=layers, dim=dim))
     adapter = load_refadapter(make_refadapter(tmp_path / "ref.pt", layers=layers, dim=dim))
-    with pytest.raises(CheckpointError, match="FAE 'jump': made for .*the loaded base has 2 layers of width 32"):
+    with pytest.raises(FileError, match="FAE 'jump': made for .*the loaded base has 2 layers of width 32"):
         transfer(broken, inputs, faes=[(fae, 1.0)])
-    with pytest.raises(CheckpointError, match="RefAdapter 'ref': made for .*the loaded base has 2 layers of width 32"):
+    with pytest.raises(FileError, match="RefAdapter 'ref': made for .*the loaded base has 2 layers of width 32"):
         transfer(broken, inputs, adapters=[(adapter, 0.7)])
 
 

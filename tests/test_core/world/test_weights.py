@@ -6,7 +6,7 @@ import torch
 
 from flexiact_core.world import shipped
 from flexiact_core.world.actions import ACTIONS
-from flexiact_core.world.evaluate import SETTINGS, load_world, make_cases, measure_cases, sample_videos
+from flexiact_core.world.cases import SETTINGS, load_world, make_cases, measure_cases, sample_videos
 from flexiact_core.world.measure import measure_action
 
 pytestmark = pytest.mark.skipif(
@@ -68,7 +68,7 @@ def test_the_subject_keeps_its_colour_and_the_background_stays(world):
 
 def transfer(base, faes, seed):
     from flexiact_core.cogvideox.model import encode_pixels, encode_prompt
-    from flexiact_core.flexiact.schedule import MotionBias
+    from flexiact_core.flexiact.bias import MotionBias
     from flexiact_core.flexiact.transfer import transfer_action
     from flexiact_core.video import to_model_pixels
 
@@ -115,7 +115,7 @@ def test_a_blend_of_two_actions_does_both(world):
 
 
 def test_a_briefly_trained_fae_beats_no_fae(world):
-    from flexiact_core.world.adapter_training import learn_action
+    from flexiact_core.world.making.adapter_training import learn_action
 
     tokens = learn_action(world.base, "slide", steps=60)
     records = perform(world, "slide", tokens)

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from flexiact_core.clips import random_crops, resample_frames, select_window
+from flexiact_core.cogvideox.encodings import encode_clips
 from flexiact_core.cogvideox.model import encode_pixels
 from flexiact_core.errors import SettingError, ShapeError
-from flexiact_core.flexiact.clips import encode_clips, random_crops, resample_frames, select_window
 
 CPU = torch.device("cpu")
 

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .actions import SEEN_ACTIONS, compose, medleys, motion_of
+from ..actions import sample_motion
+from ..render import render_frames, sprite_mask, track_of
+from ..scenes import FRAME_PX, in_any_pose, sample_scene
 from .models import make_vae
-from .render import render_frames, sprite_mask, track_of
-from .scenes import FRAME_PX, Scene, sample_scene
 
 SPRITE_WEIGHT = 6.0
 KL_WEIGHT = 5e-4
-# What is hardest to learn is shown more often: a zoom is easily taken for growth, a turn hardly moves an outline.
-SHOWN_MORE = {"zoom": 2.0, "spin": 1.5}
-
-
-def sample_motion(rng: np.random.Generator, medley_share: float, still_share: float = 0.0):
-    """A random Motion that training may show, and the name of its action or None."""
-    draw = rng.uniform()
-    if draw < still_share:
-        return motion_of(None), None
-    if draw < still_share + medley_share:
-        pairs = medleys()
-        return compose(pairs[rng.integers(len(pairs))]), None
-    shares = np.array([SHOWN_MORE.get(name, 1.0) for name in SEEN_ACTIONS])
-    name = SEEN_ACTIONS[rng.choice(len(SEEN_ACTIONS), p=shares / shares.sum())]
-    return motion_of(name), name
-
-
-def in_any_pose(scene: Scene, rng: np.random.Generator) -> Scene:
-    """`scene` turned, moved and resized at random, as no clip of the base's training starts."""
-    return replace(
-        scene,
-        radius=float(rng.uniform(8.0, 17.5)),
-        x=float(rng.uniform(18.0, 46.0)),
-        y=float(rng.uniform(18.0, 46.0)),
-        angle=float(rng.uniform(-180.0, 180.0)),
-    )
 
 
 class VAETask:

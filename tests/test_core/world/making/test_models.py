@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flexiact_core.world.models import (
+from flexiact_core.world.making.models import (
     MAX_TEXT_TOKENS,
     make_scheduler,
     make_text_encoder,

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import FileError
 
 MAX_HEADER_BYTES = 100_000_000
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
@@ -24,27 +24,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a weight file by name, on the CPU, in the dtype they were stored in.
 
     Opens .safetensors, and .pt/.pth/.ckpt/.bin pickles with weights_only=True, so that no code runs.
-    Raises CheckpointError if the file is missing, cut short, unsafe, or holds anything but named tensors.
+    Raises FileError if the file is missing, cut short, unsafe, or holds anything but named tensors.
     """
     path = existing_file(path)
     if path.suffix == ".safetensors":
         with open_safetensors(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     if path.suffix not in PICKLE_SUFFIXES:
-        raise CheckpointError(f"{path.name}: '{path.suffix}' files are not read here. Use a .safetensors or .pt file.")
+        raise FileError(f"{path.name}: '{path.suffix}' files are not read here. Use a .safetensors or .pt file.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
+        raise FileError(
             f"{path.name}: this file asks to run code while it is opened, or is no weight file, and was not "
             f"loaded. Get the file again from its authors, or a .safetensors version of it."
         ) from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(
+        raise FileError(
             f"{path.name}: the file is damaged or cut short ({_first_line(error)}). Download it again."
         ) from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(
+        raise FileError(
             f"{path.name}: a table of named tensors was expected, {type(content).__name__} found. "
             "Use the file that holds the weights alone."
         )
@@ -54,11 +54,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of a .safetensors file by name; reads the header only.
 
-    Raises CheckpointError as read_tensors does, and for files of another kind.
+    Raises FileError as read_tensors does, and for files of another kind.
     """
     path = existing_file(path)
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path.name}: a .safetensors file is needed here, '{path.suffix}' found.")
+        raise FileError(f"{path.name}: a .safetensors file is needed here, '{path.suffix}' found.")
     with open_safetensors(path) as file:
         return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
 
@@ -92,7 +92,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
     """The path of the .safetensors file written, whole: an interrupted or failed write leaves the old one.
 
-    Raises CheckpointError if the folder cannot be written or the disk is full.
+    Raises FileError if the folder cannot be written or the disk is full.
     """
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     return write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata=dict(metadata)))
@@ -101,7 +101,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
 def write_whole(path: Path, write: Callable[[str], None]) -> Path:
     """`path`, with what `write` puts into the temporary file it is given; the old file stays if that fails.
 
-    Raises CheckpointError if the folder cannot be written or the disk is full.
+    Raises FileError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part")
@@ -114,7 +114,7 @@ def write_whole(path: Path, write: Callable[[str], None]) -> Path:
         temporary.chmod(mode)
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
+        raise FileError(
             f"{path.name}: could not be saved in {path.parent} ({_first_line(error)}). "
             "Free some disk space or check that the folder can be written, then run again."
         ) from error
@@ -127,7 +127,7 @@ def write_whole(path: Path, write: Callable[[str], None]) -> Path:
 def check_keys(name: str, found: Mapping[str, tuple], expected: Mapping[str, tuple], hint: str) -> None:
     """Nothing, if `found` and `expected` hold the same keys with the same shapes.
 
-    Raises CheckpointError naming the first few keys that are missing, unexpected or of another shape.
+    Raises FileError naming the first few keys that are missing, unexpected or of another shape.
     """
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
@@ -144,25 +144,25 @@ def check_keys(name: str, found: Mapping[str, tuple], expected: Mapping[str, tup
             f"{list(found[key])} found)"
         )
     if complaints:
-        raise CheckpointError(f"{name}: {'; '.join(complaints)}. {hint}")
+        raise FileError(f"{name}: {'; '.join(complaints)}. {hint}")
 
 
 def existing_file(path: Path) -> Path:
-    """`path`, if a file that is not empty lies there. Raises CheckpointError otherwise."""
+    """`path`, if a file that is not empty lies there. Raises FileError otherwise."""
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path.name}: no such file in {path.parent}. Put it there and refresh the list.")
+        raise FileError(f"{path.name}: no such file in {path.parent}. Put it there and refresh the list.")
     if path.stat().st_size == 0:
-        raise CheckpointError(f"{path.name}: the file is empty. Download it again.")
+        raise FileError(f"{path.name}: the file is empty. Download it again.")
     return path
 
 
 def open_safetensors(path: Path):
-    """The opened .safetensors file. Raises CheckpointError if it is damaged or cut short."""
+    """The opened .safetensors file. Raises FileError if it is damaged or cut short."""
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
+        raise FileError(
             f"{path.name}: the file is damaged or cut short ({_first_line(error)}). Download it again."
         ) from error
 

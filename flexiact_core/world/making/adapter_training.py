@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import shipped
-from .actions import ACTIONS, NUM_FRAMES
+from .. import shipped
+from ..actions import ACTIONS, NUM_FRAMES
+from ..render import render_frames
+from ..scenes import caption, in_any_pose
 from .base_training import training_clip
-from .render import render_frames
-from .scenes import caption
-from .vae_training import in_any_pose
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +46,11 @@ def learn_action(
     settle_steps: further steps at a lower learning rate. crops: of the clip, 1 is the clip uncut. debiased: whether
     the debiased motion loss takes part.
     """
-    from ..cogvideox.model import encode_prompt
-    from ..cogvideox.sampling import make_scheduler
-    from ..flexiact.clips import cut_crops, encode_clips
-    from ..flexiact.training import TOKENS, fit_fae
+    from ...clips import cut_crops
+    from ...cogvideox.encodings import encode_clips
+    from ...cogvideox.model import encode_prompt
+    from ...cogvideox.sampling import make_scheduler
+    from ...flexiact.fit import TOKENS, fit_fae
 
     where = torch.device(device)
     example = shipped.example(action)
@@ -89,7 +89,7 @@ def build_faes(weights: Path, *, device: str, workers: int, actions: tuple[str, 
 
     FAEs that exist are kept.
     """
-    from ..video import write_preview
+    from ...video_files import write_preview
 
     missing = [name for name in actions if not shipped.fae_path(name, weights).exists()]
     _spread(_learn_actions, missing, weights, device, workers)
@@ -108,9 +108,9 @@ def _spread(work, missing: list, weights: Path, device: str, workers: int) -> No
 
 
 def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, workers: int) -> None:
-    from ..cogvideox.loading import load_base
-    from ..cogvideox.model import base_signature
-    from ..flexiact.fae import FAE, save_fae
+    from ...cogvideox.loading import load_base
+    from ...cogvideox.model import base_signature
+    from ...flexiact.fae import FAE, save_fae
 
     base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), torch.bfloat16)
     _settle_worker(base, device)
@@ -142,8 +142,8 @@ def read_refadapter_data(base, *, num_clips: int, device: str) -> dict:
     video_mean and video_std are (N, 5, 16, 8, 8), image_mean and image_std (N, 1, 16, 8, 8), unscaled; words is a
     list of N captions, half of them naming the action.
     """
-    from ..cogvideox.model import encode_pixels
-    from ..video import to_model_pixels
+    from ...cogvideox.model import encode_pixels
+    from ...video import to_model_pixels
 
     columns: dict[str, list] = {}
     words: list[str] = []
@@ -174,11 +174,13 @@ def build_refadapter(
 
     minutes: a limit on the training's wall time; what was learned by then is written.
     """
-    from ..cogvideox.loading import load_base
-    from ..cogvideox.model import Posterior, base_signature, encode_prompt
-    from ..cogvideox.sampling import make_scheduler
-    from ..flexiact.refadapter import RefAdapter, save_refadapter
-    from ..flexiact.training import StopTraining, TrainingClip, fit_refadapter, refadapter_of
+    from ...cogvideox.encodings import TrainingClip
+    from ...cogvideox.loading import load_base
+    from ...cogvideox.model import Posterior, base_signature, encode_prompt
+    from ...cogvideox.sampling import make_scheduler
+    from ...flexiact.fit import fit_refadapter, refadapter_of
+    from ...flexiact.refadapter import RefAdapter, save_refadapter
+    from ...training import StopTraining
 
     target = shipped.refadapter_path(weights)
     if target.exists():

@@ -2,8 +2,10 @@ import json
 
 import pytest
 
+from flexiact_core.metrics.statistics import interval
 from flexiact_core.world.actions import ACTIONS, SEEN_ACTIONS
-from flexiact_core.world.evaluate import SETTINGS, interval, make_cases, make_table
+from flexiact_core.world.cases import SETTINGS, make_cases
+from flexiact_core.world.making.table import make_table
 
 
 def record(action, target, value, seed=0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .scenes import FRAME_PX, vocabulary
+from ..scenes import FRAME_PX, vocabulary
 
 MAX_TEXT_TOKENS = 16
 TEXT_WIDTH = 64
@@ -111,7 +111,7 @@ def make_scheduler():
 
 def rotary_positions():
     """Cosines and sines of the rotary positions of the native video, each (80, 32)."""
-    from ..cogvideox.model import rotary_positions as positions_of
+    from ...cogvideox.model import rotary_positions as positions_of
 
     config = {"use_rotary_positional_embeddings": True, "patch_size": 2, "attention_head_dim": 32}
     return positions_of(config, 5, FRAME_PX // 8, FRAME_PX // 8)

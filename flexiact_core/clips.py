@@ -1,39 +1,20 @@
-"""From one reference video to what training needs: a window at 8 fps, random crops of it, each encoded once.
+"""From one reference video to training clips: a window at the base's speed, and random crops of it.
 
-Shape letters: N clips, T frames, L latent frames, C channels, H W height and width (h w in latents), S text tokens,
-D text width.
+Shape letters: T frames, C channels, H height, W width.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cogvideox.model import Posterior, encode_pixels
-from ..errors import SettingError, ShapeError
-from ..video import FRAME_MULTIPLE, check_frames, fit_frames, to_model_pixels
+from .errors import SettingError, ShapeError
+from .video import check_frames, fit_frames
 
 TRAINING_FPS = 8
+FRAME_MULTIPLE = 8
 MIN_FRAMES = FRAME_MULTIPLE + 1
-
-
-@dataclass(frozen=True, eq=False)
-class Clips:
-    """Encoded training clips: posteriors of N videos and of their condition images, and the embeddings used.
-
-    video is (N, L, C, h, w), image (N, 1, C, h, w), unscaled; prompt_embeds is (1, S, D), or (N, S, D) where each
-    clip has a caption of its own, empty_embeds (1, S, D).
-    """
-
-    video: Posterior
-    image: Posterior
-    prompt_embeds: Tensor
-    empty_embeds: Tensor
-    scaling_factor: float
 
 
 def cut_crops(
@@ -134,28 +115,3 @@ def random_crops(
             moved = moved.flip(-1)
         crops.append(moved.permute(0, 2, 3, 1).clamp(0, 1))
     return crops
-
-
-def encode_clips(
-    vae,
-    videos: list[Tensor],
-    prompt_embeds: Tensor,
-    empty_embeds: Tensor,
-    device: torch.device,
-    on_clip: Callable[[int], None] | None = None,
-) -> Clips:
-    """The videos (T, H, W, 3 in 0..1) and their first frames, encoded once on `device`, kept on the CPU.
-
-    on_clip is called after each video with its index; it may raise to stop.
-    """
-    posteriors, images = [], []
-    for index, video in enumerate(videos):
-        posteriors.append(encode_pixels(vae, to_model_pixels(video), device))
-        images.append(encode_pixels(vae, to_model_pixels(video[:1]), device))
-        if on_clip is not None:
-            on_clip(index)
-    return Clips(_stack(posteriors), _stack(images), prompt_embeds.cpu(), empty_embeds.cpu(), vae.config.scaling_factor)
-
-
-def _stack(posteriors: list[Posterior]) -> Posterior:
-    return Posterior(torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors]))

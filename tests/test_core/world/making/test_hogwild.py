@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from flexiact_core.world import hogwild
+from flexiact_core.world.making import hogwild
 
 
 class Line(torch.nn.Module):

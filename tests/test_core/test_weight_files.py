@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flexiact_core import checkpoint
-from flexiact_core.checkpoint import check_keys, mentions, read_metadata, read_shapes, read_tensors, write_tensors
-from flexiact_core.errors import CheckpointError
+from flexiact_core import weight_files
+from flexiact_core.errors import FileError
+from flexiact_core.weight_files import check_keys, mentions, read_metadata, read_shapes, read_tensors, write_tensors
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.weight": torch.ones(4, dtype=torch.bfloat16)}
 
@@ -42,14 +42,14 @@ def test_every_kind_of_file_gives_the_same_tensors(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_a_missing_file_is_named_with_its_folder(tmp_path, name):
-    with pytest.raises(CheckpointError, match=f"{name}: no such file in .*{tmp_path.name}.*Put it there"):
+    with pytest.raises(FileError, match=f"{name}: no such file in .*{tmp_path.name}.*Put it there"):
         read_tensors(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_an_empty_file_is_refused(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(CheckpointError, match=f"{name}: the file is empty. Download it again"):
+    with pytest.raises(FileError, match=f"{name}: the file is empty. Download it again"):
         read_tensors(tmp_path / name)
 
 
@@ -58,7 +58,7 @@ def test_an_empty_file_is_refused(tmp_path, name):
 def test_a_file_cut_short_is_refused_wherever_it_was_cut(tmp_path, name, kept):
     path = write(tmp_path / name)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=rf"{name}: .*(Download it|Get the file) again"):
+    with pytest.raises(FileError, match=rf"{name}: .*(Download it|Get the file) again"):
         read_tensors(path)
 
 
@@ -66,7 +66,7 @@ def test_a_file_cut_short_is_refused_wherever_it_was_cut(tmp_path, name, kept):
 def test_a_web_page_saved_as_weights_is_refused(tmp_path, name):
     path = tmp_path / name
     path.write_text("<!DOCTYPE html><html><body>404: not found</body></html>" * 20)
-    with pytest.raises(CheckpointError, match=rf"{name}: .*(Download it|Get the file) again"):
+    with pytest.raises(FileError, match=rf"{name}: .*(Download it|Get the file) again"):
         read_tensors(path)
 
 
@@ -74,7 +74,7 @@ def test_a_web_page_saved_as_weights_is_refused(tmp_path, name):
 def test_a_pickle_that_would_run_code_does_not_run_it(tmp_path, legacy):
     path, mark = tmp_path / "evil.pt", tmp_path / "code-has-run"
     torch.save({"a.weight": Payload(mark)}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(CheckpointError, match="evil.pt: .*run code.*not loaded.*safetensors version"):
+    with pytest.raises(FileError, match="evil.pt: .*run code.*not loaded.*safetensors version"):
         read_tensors(path)
     assert not mark.exists()
     torch.load(path, weights_only=False)
@@ -84,7 +84,7 @@ def test_a_pickle_that_would_run_code_does_not_run_it(tmp_path, legacy):
 def test_a_plain_pickle_that_would_run_code_does_not_run_it(tmp_path):
     path, mark = tmp_path / "evil.bin", tmp_path / "code-has-run"
     path.write_bytes(pickle.dumps(Payload(mark)))
-    with pytest.raises(CheckpointError, match="evil.bin"):
+    with pytest.raises(FileError, match="evil.bin"):
         read_tensors(path)
     assert not mark.exists()
 
@@ -92,13 +92,13 @@ def test_a_plain_pickle_that_would_run_code_does_not_run_it(tmp_path):
 @pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), {"state": {"a": torch.ones(2)}}, {"step": 3}])
 def test_a_pickle_of_anything_but_named_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match="w.pt: a table of named tensors was expected, .* found"):
+    with pytest.raises(FileError, match="w.pt: a table of named tensors was expected, .* found"):
         read_tensors(tmp_path / "w.pt")
 
 
 def test_a_file_of_another_kind_is_refused_with_the_kinds_that_work(tmp_path):
     (tmp_path / "w.gguf").write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match=r"w.gguf: '.gguf' files are not read here. Use a .safetensors or .pt"):
+    with pytest.raises(FileError, match=r"w.gguf: '.gguf' files are not read here. Use a .safetensors or .pt"):
         read_tensors(tmp_path / "w.gguf")
 
 
@@ -107,7 +107,7 @@ def test_shapes_are_read_without_the_tensors(tmp_path):
 
 
 def test_shapes_of_a_pickle_are_refused_without_calling_it_damaged(tmp_path):
-    with pytest.raises(CheckpointError, match="w.pt: .*safetensors") as error:
+    with pytest.raises(FileError, match="w.pt: .*safetensors") as error:
         read_shapes(write(tmp_path / "w.pt"))
     assert "damaged" not in str(error.value)
 
@@ -146,8 +146,8 @@ def no_space(*_args, **_kwargs):
 @pytest.mark.parametrize("where", ["save_file", "replace"])
 def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch, where):
     path = write_tensors(TENSORS, tmp_path / "w.safetensors", {"run": "first"})
-    monkeypatch.setattr(checkpoint if where == "save_file" else checkpoint.os, where, no_space)
-    with pytest.raises(CheckpointError, match="w.safetensors: could not be saved in .*No space left.*Free some disk"):
+    monkeypatch.setattr(weight_files if where == "save_file" else weight_files.os, where, no_space)
+    with pytest.raises(FileError, match="w.safetensors: could not be saved in .*No space left.*Free some disk"):
         write_tensors({"a": torch.zeros(1)}, path, {"run": "second"})
     assert os.listdir(tmp_path) == ["w.safetensors"]
     assert same(load_file(path), TENSORS)
@@ -162,7 +162,7 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_and_no_rest(tmp_path, m
             file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save_file", interrupted)
+    monkeypatch.setattr(weight_files, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_tensors({"a": torch.zeros(1)}, path, {})
     assert os.listdir(tmp_path) == ["w.safetensors"]
@@ -171,7 +171,7 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_and_no_rest(tmp_path, m
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(CheckpointError, match="w.safetensors: could not be saved in .*taken.*can be written"):
+    with pytest.raises(FileError, match="w.safetensors: could not be saved in .*taken.*can be written"):
         write_tensors(TENSORS, tmp_path / "taken" / "w.safetensors", {})
 
 
@@ -184,7 +184,7 @@ def test_saved_tensors_may_share_memory_or_be_strided(tmp_path):
 def test_key_complaints_name_the_first_few_and_count_the_rest():
     expected = {f"k{i}": (1,) for i in range(9)} | {"shape": (2, 3)}
     found = {"x": (1,), "shape": (3, 2)}
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(FileError) as error:
         check_keys("w.pt", found, expected, "The way out.")
     assert str(error.value) == (
         "w.pt: 9 keys missing (k0, k1, k2, ...); 1 keys unexpected (x); "

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .actions import Motion
+from ..actions import Motion, sample_motion
+from ..render import render_frames
+from ..scenes import Scene, caption, sample_scene
 from .models import (
     MAX_TEXT_TOKENS,
     make_scheduler,
@@ -19,9 +21,6 @@ from .models import (
     make_transformer,
     rotary_positions,
 )
-from .render import render_frames
-from .scenes import Scene, caption, sample_scene
-from .vae_training import sample_motion
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""All weights of the small world from nothing: `python -m flexiact_core.world.build`.
+"""All weights of the small world from nothing: `python -m flexiact_core.world.making.build`.
 
 Stages: vae, data, base, decoder, refadapter, fae. Every stage resumes where it was
 stopped; a stage that is done is skipped. Checkpoints and data lie in the folder --work,
@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 
-from . import hogwild, shipped
-from .actions import ACTIONS
+from .. import shipped
+from ..actions import ACTIONS
+from . import hogwild
 from .base_training import BaseTask, encode_data
 from .models import make_vae, save_base
 from .vae_training import DecoderTask, VAETask, latent_scale, measure_vae

@@ -8,15 +8,10 @@ import torch.nn.functional as F
 
 from flexiact_core.cogvideox.model import rotary_positions
 from flexiact_core.errors import ShapeError
-from flexiact_core.flexiact.attention import (
-    SHARE_ROWS,
-    MotionAttention,
-    attend,
-    motion_kwargs,
-    project_motion,
-    with_motion_attention,
-)
-from flexiact_core.flexiact.schedule import MotionBias
+from flexiact_core.flexiact.bias import MotionBias
+from flexiact_core.flexiact.motion import SHARE_ROWS
+from flexiact_core.flexiact.processor import MotionAttention, motion_kwargs, project_motion, with_motion_attention
+from flexiact_core.kernels import attend
 
 ATOL = 1e-5
 RECORDED = {
@@ -198,15 +193,15 @@ def merged(query, key, value, layer, num_text, bias):
 @pytest.fixture
 def layer_calls(monkeypatch):
     """Arguments and result of every layer's attention with motion tokens, as they come."""
-    from flexiact_core.flexiact import attention
+    from flexiact_core.flexiact import processor
 
-    calls, original = [], attention._attend_with_motion
+    calls, original = [], processor.attend_with_motion
 
     def recorded(*arguments):
         calls.append((arguments, original(*arguments)))
         return calls[-1][1]
 
-    monkeypatch.setattr(attention, "_attend_with_motion", recorded)
+    monkeypatch.setattr(processor, "attend_with_motion", recorded)
     return calls
 
 
@@ -385,7 +380,7 @@ def grows_linearly(per_token) -> bool:
 
 def one_layer(golden, attention_of, num_video, dtype=torch.float32):
     """One attention call over num_video video tokens, with the golden layer's sizes and motion tokens."""
-    from flexiact_core.flexiact.attention import LayerMotion
+    from flexiact_core.flexiact.motion import LayerMotion
 
     config = golden.config
     heads, width, num_text = config["num_attention_heads"], config["attention_head_dim"], config["max_text_seq_length"]
@@ -412,9 +407,9 @@ SIZES = (1024, 2048, 4096, 8192)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_memory_of_attention_with_bias_grows_linearly_with_video_tokens(golden, dtype):
-    from flexiact_core.flexiact.attention import _attend_with_motion
+    from flexiact_core.flexiact.motion import attend_with_motion
 
-    per_token = bytes_per_token(lambda size: one_layer(golden, _attend_with_motion, size, dtype), SIZES)
+    per_token = bytes_per_token(lambda size: one_layer(golden, attend_with_motion, size, dtype), SIZES)
     assert grows_linearly(per_token), per_token
 
 

@@ -5,14 +5,11 @@ import torch
 from PIL import Image
 from videos import make_video
 
+from flexiact_core.clip_lists import read_clip_list
+from flexiact_core.cogvideox.encodings import encode_listed_clips
 from flexiact_core.cogvideox.loading import load_base
-from flexiact_core.errors import CheckpointError
-from flexiact_core.flexiact.dataset import (
-    encode_listed_clips,
-    find_released_actions,
-    read_clip_list,
-    read_released_action,
-)
+from flexiact_core.errors import FileError
+from flexiact_core.flexiact.released import find_released_actions, read_released_action
 
 HEADER = ["video_path", "start_frame", "end_frame", "fps", "mask_id", "caption"]
 
@@ -80,7 +77,7 @@ def test_a_list_without_a_header_keeps_its_first_line(tmp_path):
 )
 def test_a_bad_line_is_named(tmp_path, rows, message):
     make_video(tmp_path / "a.mp4", num_frames=10, fps=8)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(FileError, match=message):
         read_clip_list(write_rows(tmp_path / "list.csv", *rows))
 
 

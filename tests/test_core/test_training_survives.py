@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from flexiact_core.flexiact.training import TrainingState, load_state, save_state
+from flexiact_core.training import TrainingState, load_state, save_state
 
 KILLS = 20
 
@@ -27,7 +27,7 @@ def keep_saving(path, ready):
 
 def test_killed_at_random_moments_a_training_leaves_a_whole_checkpoint(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch", "flexiact_core.flexiact.training"])
+    context.set_forkserver_preload([__name__, "torch", "flexiact_core.flexiact.fit"])
     delays = random.Random(0)
     path = tmp_path / "training.safetensors"
     for _ in range(KILLS):
@@ -46,8 +46,8 @@ def test_killed_at_random_moments_a_training_leaves_a_whole_checkpoint(tmp_path)
 
 @pytest.mark.parametrize("written", [0, 100, 5000])
 def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch, written):
-    from flexiact_core import checkpoint
-    from flexiact_core.errors import CheckpointError
+    from flexiact_core import weight_files
+    from flexiact_core.errors import FileError
 
     learned = {"tokens": torch.ones(2, 3, 4)}
     moments = {"exp_avg/tokens": torch.ones(2, 3, 4), "exp_avg_sq/tokens": torch.ones(2, 3, 4)}
@@ -60,8 +60,8 @@ def test_a_save_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch, wri
             half.write(b"x" * written)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", fill_disk)
-    with pytest.raises(CheckpointError, match="No space left"):
+    monkeypatch.setattr(weight_files, "save_file", fill_disk)
+    with pytest.raises(FileError, match="No space left"):
         save_state(state, path, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

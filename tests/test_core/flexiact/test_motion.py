@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flexiact_core.flexiact import attention
-from flexiact_core.flexiact.attention import LayerMotion
+from flexiact_core import kernels
+from flexiact_core.flexiact import motion
+from flexiact_core.flexiact.motion import LayerMotion
 
 TEXT, VIDEO, MOTION, HEADS, WIDTH, BATCH = 11, 90, 13, 3, 16, 2
 CUDA_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
@@ -39,7 +40,7 @@ def exact(own, layer, bias):
 
 @torch.no_grad()
 def ours(own, layer, bias):
-    return attention._attend_with_motion(*own, TEXT, layer, bias)
+    return motion.attend_with_motion(*own, TEXT, layer, bias)
 
 
 def fail(*_):
@@ -49,7 +50,7 @@ def fail(*_):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("bias", BIASES)
 def test_two_parts_merged_are_exact(monkeypatch, bias, weighted):
-    monkeypatch.setattr(attention, "_attend_with_row_bias", fail)
+    monkeypatch.setattr(motion, "_attend_with_row_bias", fail)
     own, layer = one_layer(weighted=weighted)
     assert (ours(own, layer, bias) - exact(own, layer, bias)).abs().max() <= 2e-6
 
@@ -57,7 +58,7 @@ def test_two_parts_merged_are_exact(monkeypatch, bias, weighted):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("bias", BIASES)
 def test_row_bias_is_exact_where_no_kernel_gives_its_sum(monkeypatch, bias, weighted):
-    monkeypatch.setattr(attention, "_flash_on_cpu", fail)
+    monkeypatch.setattr(kernels, "_flash_on_cpu", fail)
     own, layer = one_layer(weighted=weighted)
     with sdpa_kernel(SDPBackend.MATH):
         assert (ours(own, layer, bias) - exact(own, layer, bias)).abs().max() <= 2e-6
@@ -83,7 +84,7 @@ def test_gradients_are_those_of_the_exact_form():
         form(own, layer).square().sum().backward()
         return [leaf.grad for leaf in leaves]
 
-    found = gradients(lambda own, layer: attention._attend_with_motion(*own, TEXT, layer, 1.0))
+    found = gradients(lambda own, layer: motion.attend_with_motion(*own, TEXT, layer, 1.0))
     expected = gradients(lambda own, layer: exact(own, layer, 1.0).float())
     assert all((a - b).abs().max() <= 2e-5 * b.abs().max() for a, b in zip(found, expected, strict=True))
 
@@ -105,12 +106,12 @@ def test_cuda_kernels_take_our_tensors_and_give_the_shapes_we_read(monkeypatch, 
 
     # Shapes and signatures only, so it needs no card; there, the numbers are tested below.
     monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_: backend.value)
-    monkeypatch.setattr(attention, "_attend_with_row_bias", fail)
+    monkeypatch.setattr(motion, "_attend_with_row_bias", fail)
     with FakeTensorMode(), torch.no_grad():
         own = [torch.empty(2, 101, HEADS, 64, device="cuda", dtype=torch.bfloat16).transpose(1, 2) for _ in range(3)]
         pair = [torch.empty(1, HEADS, MOTION, 64, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
         log_weight = torch.empty(MOTION, device="cuda") if weighted else None
-        found = attention._attend_with_motion(*own, TEXT, LayerMotion(*pair, log_weight), 1.0)
+        found = motion.attend_with_motion(*own, TEXT, LayerMotion(*pair, log_weight), 1.0)
         assert found.shape == own[0].shape and found.dtype == torch.bfloat16
 
 
@@ -118,7 +119,7 @@ def test_cuda_kernels_take_our_tensors_and_give_the_shapes_we_read(monkeypatch, 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("backend", CUDA_BACKENDS, ids=lambda backend: backend.name)
 def test_cuda_kernels_are_exact(monkeypatch, backend, weighted):
-    monkeypatch.setattr(attention, "_attend_with_row_bias", fail)
+    monkeypatch.setattr(motion, "_attend_with_row_bias", fail)
     own, layer = one_layer(torch.bfloat16, "cuda", weighted)
     with sdpa_kernel(backend):
         assert (ours(own, layer, 1.0) - exact(own, layer, 1.0)).abs().max() <= 2e-2

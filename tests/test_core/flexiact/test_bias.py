@@ -3,7 +3,7 @@ import math
 import pytest
 
 from flexiact_core.errors import SettingError
-from flexiact_core.flexiact.schedule import MotionBias
+from flexiact_core.flexiact.bias import MotionBias
 
 
 def paper_formula(timestep: int, alpha: float, held: int, off: int) -> float:

@@ -5,33 +5,28 @@ import pytest
 import torch
 from small_models import make_fae
 
-from flexiact_core import checkpoint
-from flexiact_core.checkpoint import write_tensors
+from flexiact_core import weight_files
+from flexiact_core.cogvideox.encodings import Clips, TrainingClip
+from flexiact_core.cogvideox.loss import denoising_loss
 from flexiact_core.cogvideox.model import Posterior, for_num_latent_frames
 from flexiact_core.cogvideox.sampling import make_scheduler
-from flexiact_core.errors import CheckpointError, SettingError
-from flexiact_core.flexiact import training
-from flexiact_core.flexiact.attention import project_motion, with_motion_attention
-from flexiact_core.flexiact.clips import Clips
+from flexiact_core.errors import FileError, SettingError
+from flexiact_core.flexiact import fit as fit_module
 from flexiact_core.flexiact.fae import TOKEN_KEY
-from flexiact_core.flexiact.refadapter import learned_matrices, with_refadapters
-from flexiact_core.flexiact.training import (
+from flexiact_core.flexiact.fit import (
     CAPTION_DROPOUT,
     IMAGE_DROPOUT,
     TOKENS,
-    StopTraining,
-    TrainingClip,
-    TrainingState,
-    check_training_settings,
-    denoising_loss,
     draw_fae_batch,
     draw_refadapter_batch,
     fit_fae,
     fit_refadapter,
-    load_state,
     refadapter_of,
-    save_state,
 )
+from flexiact_core.flexiact.processor import project_motion, with_motion_attention
+from flexiact_core.flexiact.refadapter import learned_matrices, with_refadapters
+from flexiact_core.training import StopTraining, TrainingState, check_training_settings, load_state, save_state
+from flexiact_core.weight_files import write_tensors
 
 CPU = torch.device("cpu")
 LOSS_RTOL = 1e-6
@@ -61,7 +56,10 @@ def fae_loss(golden, recorded, scheduler, transformer, tokens, **changes):
     inputs["image_latents"] = recorded["fae.image_latent"]
     inputs["debias_frames"] = recorded["fae.rand_idx"].expand(len(inputs["timesteps"]))
     return denoising_loss(
-        transformer, scheduler, **inputs | changes, motion=project_motion(transformer, [(tokens, 1.0)])
+        transformer,
+        scheduler,
+        **inputs | changes,
+        attention_kwargs={"motion": project_motion(transformer, [(tokens, 1.0)])},
     )
 
 
@@ -206,7 +204,7 @@ def held_out_loss(base, scheduler, clips, tokens):
     batch = draw_fae_batch(clips, 1000, 48, torch.Generator().manual_seed(99))
     with torch.no_grad():
         motion = project_motion(transformer, [(tokens, 1.0)])
-        return denoising_loss(transformer, scheduler, **batch, motion=motion).item()
+        return denoising_loss(transformer, scheduler, **batch, attention_kwargs={"motion": motion}).item()
 
 
 def test_the_loss_of_a_clip_falls(base, scheduler, clips):
@@ -308,23 +306,21 @@ def test_a_training_that_is_already_done_is_returned_as_it_is(base, scheduler, c
 
 def test_a_checkpoint_of_another_size_is_refused(base, scheduler, clips):
     state = fit(base, scheduler, clips, steps=1)
-    with pytest.raises(
-        CheckpointError, match=r"resume: .*tokens: \[2, 7, 32\] expected, \[2, 5, 32\] found.*Start anew"
-    ):
+    with pytest.raises(FileError, match=r"resume: .*tokens: \[2, 7, 32\] expected, \[2, 5, 32\] found.*Start anew"):
         fit(base, scheduler, clips, num_tokens=7, resume=state)
 
 
 def test_a_checkpoint_of_the_other_training_is_refused(base, scheduler, clips):
-    with pytest.raises(CheckpointError, match="resume: .*nothing found"):
+    with pytest.raises(FileError, match="resume: .*nothing found"):
         fit(base, scheduler, clips, resume=fit_adapter(base, scheduler, clips, steps=1))
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     path = make_fae(tmp_path / "kick.safetensors")
-    with pytest.raises(CheckpointError, match="kick.safetensors: this is no checkpoint of a training"):
+    with pytest.raises(FileError, match="kick.safetensors: this is no checkpoint of a training"):
         load_state(path)
     partial = write_tensors({"learned/tokens": torch.ones(1), "losses": torch.ones(1)}, tmp_path / "p.safetensors", {})
-    with pytest.raises(CheckpointError, match="p.safetensors: this is no checkpoint of a training"):
+    with pytest.raises(FileError, match="p.safetensors: this is no checkpoint of a training"):
         load_state(partial)
 
 
@@ -335,8 +331,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(base, scheduler, clips, tmp_path,
     def no_space(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", no_space)
-    with pytest.raises(CheckpointError, match="c.safetensors: could not be saved.*No space left"):
+    monkeypatch.setattr(weight_files.os, "replace", no_space)
+    with pytest.raises(FileError, match="c.safetensors: could not be saved.*No space left"):
         save_state(second, path, {})
     assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
     assert same_state(load_state(path)[0], first)
@@ -481,7 +477,7 @@ def test_the_trainer_itself_takes_the_recorded_fae_step(golden, recorded, golden
     batch = {name: recorded[f"fae.{name}"] for name in ("video_latents", "noise", "timesteps", "prompt_embeds")}
     batch["image_latents"] = recorded["fae.image_latent"]
     batch["debias_frames"] = recorded["fae.rand_idx"].expand(len(batch["timesteps"]))
-    monkeypatch.setattr(training, "draw_fae_batch", lambda *_: batch)
+    monkeypatch.setattr(fit_module, "draw_fae_batch", lambda *_: batch)
     latents = Posterior(batch["video_latents"], torch.zeros_like(batch["video_latents"]))
     clips = Clips(latents, latents, batch["prompt_embeds"], batch["prompt_embeds"], 1.0)
     state = fit_fae(
@@ -501,7 +497,7 @@ def test_the_trainer_itself_takes_the_recorded_refadapter_step(golden, recorded,
     batch = {name: recorded[f"refadapter.{name}"].clone() for name in names}
     batch["image_latents"] = recorded["refadapter.image_latent"]
     batch["video_latents"][:, :1] = batch["image_latents"]
-    monkeypatch.setattr(training, "draw_refadapter_batch", lambda *_: batch)
+    monkeypatch.setattr(fit_module, "draw_refadapter_batch", lambda *_: batch)
     adapter = golden.refadapter
     state = fit_refadapter(
         golden.transformer, golden_scheduler, lambda generator: None, rank=adapter.rank, steps=1, learning_rate=1e-3,

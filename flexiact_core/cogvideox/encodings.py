@@ -1,0 +1,144 @@
+"""Clips encoded once, for training: in memory, or as files.
+
+Shape letters: N clips, T frames, L latent frames, C channels, H W height and width (h w in latents), S text tokens,
+D text width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..clip_lists import ListedClip
+from ..clips import TRAINING_FPS, select_window
+from ..video import fit_frames, to_model_pixels
+from ..video_files import read_video
+from ..weight_files import read_tensors, write_tensors
+from .model import Posterior, encode_pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """Encoded training clips: posteriors of N videos and of their condition images, and the embeddings used.
+
+    video is (N, L, C, h, w), image (N, 1, C, h, w), unscaled; prompt_embeds is (1, S, D), or (N, S, D) where each
+    clip has a caption of its own, empty_embeds (1, S, D).
+    """
+
+    video: Posterior
+    image: Posterior
+    prompt_embeds: Tensor
+    empty_embeds: Tensor
+    scaling_factor: float
+
+
+def encode_clips(
+    vae,
+    videos: list[Tensor],
+    prompt_embeds: Tensor,
+    empty_embeds: Tensor,
+    device: torch.device,
+    on_clip: Callable[[int], None] | None = None,
+) -> Clips:
+    """The videos (T, H, W, 3 in 0..1) and their first frames, encoded once on `device`, kept on the CPU.
+
+    on_clip is called after each video with its index; it may raise to stop.
+    """
+    posteriors, images = [], []
+    for index, video in enumerate(videos):
+        posteriors.append(encode_pixels(vae, to_model_pixels(video), device))
+        images.append(encode_pixels(vae, to_model_pixels(video[:1]), device))
+        if on_clip is not None:
+            on_clip(index)
+    return Clips(_stack(posteriors), _stack(images), prompt_embeds.cpu(), empty_embeds.cpu(), vae.config.scaling_factor)
+
+
+def _stack(posteriors: list[Posterior]) -> Posterior:
+    return Posterior(torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors]))
+
+
+class EncodedClips:
+    """Clips encoded once, one file each; `draw` reads one of them at random."""
+
+    def __init__(self, files: Sequence[Path], scaling_factor: float):
+        self.files, self.scaling_factor = list(files), scaling_factor
+
+    def draw(self, generator: torch.Generator) -> TrainingClip:
+        """A random clip, with one of its frames, chosen at random, as condition image."""
+        tensors = read_tensors(self.files[int(torch.randint(len(self.files), (), generator=generator))])
+        frame = int(torch.randint(len(tensors["image.mean"]), (), generator=generator))
+        return TrainingClip(
+            video=Posterior(tensors["video.mean"], tensors["video.std"]),
+            image=Posterior(tensors["image.mean"][frame : frame + 1], tensors["image.std"][frame : frame + 1]),
+            prompt_embeds=tensors["prompt_embeds"],
+            scaling_factor=self.scaling_factor,
+        )
+
+
+def encoded_file(clip: ListedClip, folder: Path) -> Path:
+    """Where the encoding of a clip lies; another one for another file, stretch or caption."""
+    stat = clip.path.stat()
+    identity = f"{clip.path.name}|{stat.st_size}|{clip.start}|{clip.duration}|{clip.caption}"
+    return Path(folder) / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
+
+
+def encode_listed_clips(
+    vae,
+    clips: Sequence[ListedClip],
+    folder: Path,
+    encode_caption: Callable[[str], Tensor],
+    *,
+    width_px: int,
+    height_px: int,
+    max_frames: int,
+    device: torch.device,
+    images_per_clip: int = 8,
+    seed: int = 0,
+    on_clip: Callable[[int], None] | None = None,
+) -> EncodedClips:
+    """The clips, encoded into files in `folder`; those that are there already are left as they are.
+
+    Of each clip one stretch of 8k+1 frames, at most max_frames, at a random place, and some of its frames, at random,
+    as condition images. encode_caption gives embeddings (1, S, D). on_clip is called after each clip with its index.
+    Raises FileError and ShapeError if a video cannot be read or is too short.
+    """
+    files = []
+    for index, clip in enumerate(clips):
+        file = encoded_file(clip, folder)
+        if not file.is_file():
+            generator = torch.Generator().manual_seed(seed + index)
+            frames = read_video(clip.path, TRAINING_FPS, clip.start, clip.duration)
+            window = fit_frames(select_window(frames, max_frames, generator) / 255, width_px, height_px)
+            picked = torch.randperm(len(window), generator=generator)[:images_per_clip]
+            video = encode_pixels(vae, to_model_pixels(window), device)
+            images = [encode_pixels(vae, to_model_pixels(window[at : at + 1]), device) for at in picked]
+            tensors = {
+                "video.mean": video.mean,
+                "video.std": video.std,
+                "image.mean": torch.cat([image.mean for image in images]),
+                "image.std": torch.cat([image.std for image in images]),
+                "prompt_embeds": encode_caption(clip.caption).float().cpu(),
+            }
+            write_tensors(tensors, file, {"caption": clip.caption})
+        files.append(file)
+        if on_clip is not None:
+            on_clip(index)
+    return EncodedClips(files, vae.config.scaling_factor)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingClip:
+    """One encoded clip for RefAdapter: its video (1, L, C, h, w), one of its frames (1, 1, C, h, w), its caption.
+
+    Posteriors are unscaled; prompt_embeds is (1, S, D).
+    """
+
+    video: Posterior
+    image: Posterior
+    prompt_embeds: Tensor
+    scaling_factor: float

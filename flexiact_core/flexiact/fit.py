@@ -1,0 +1,194 @@
+"""Learning: motion tokens from the clips of one action, or a RefAdapter from many videos; the base stays frozen.
+
+Shape letters: B batch, N clips, L latent frames, C channels, h w latent height and width, S text tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..cogvideox.encodings import Clips, TrainingClip
+from ..cogvideox.loss import denoising_loss
+from ..cogvideox.model import Posterior, for_num_latent_frames, sample_posterior
+from ..modules import share_weights
+from ..training import (
+    OnStep,
+    StopTraining,
+    TrainingState,
+    check_training_settings,
+    descend,
+)
+from .processor import project_motion, with_motion_attention
+from .refadapter import RefAdapter, inject_refadapter, learned_matrices, new_refadapter
+
+IMAGE_DROPOUT = 0.05
+CAPTION_DROPOUT = 0.1
+TOKENS = "tokens"
+
+
+def fit_fae(
+    transformer,
+    scheduler,
+    clips: Clips,
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    device: torch.device,
+    num_tokens: int | None = None,
+    batch_size: int = 1,
+    gradient_checkpointing: bool = False,
+    debiased: bool = True,
+    resume: TrainingState | None = None,
+    on_step: OnStep | None = None,
+    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
+) -> TrainingState:
+    """The state after `steps` steps; its parameters[TOKENS] (layers, M, width) is what was learned of the action.
+
+    M is the base's text length unless num_tokens says otherwise. The transformer is on `device`, frozen and left as
+    it is; no adapter takes part. `resume` goes on from an earlier state, bit for bit as if it had never stopped.
+    on_step is called after each step with its index, its loss, and a function that gives the state. Exceptions of
+    `stop_on`, raised there or inside the model, end the training: the state after the last whole step is returned.
+    Raises SettingError if a setting is out of range or the loss is no longer a number, FileError if `resume`
+    is of another base.
+    Source: FlexiAct section 3.3.
+    """
+    check_training_settings(steps, learning_rate, batch_size)
+    config = transformer.config
+    generator = torch.Generator().manual_seed(seed)
+    shape = (
+        config.num_layers,
+        num_tokens or config.max_text_seq_length,
+        config.num_attention_heads * config.attention_head_dim,
+    )
+    # Not all zero: tokens that start equal get equal gradients and would stay one token for ever.
+    tokens = torch.nn.Parameter((torch.randn(shape, generator=generator) * 0.02).to(device))
+    learner = with_motion_attention(for_num_latent_frames(transformer, clips.video.mean.shape[1]))
+    if gradient_checkpointing:
+        # Reaches the learner's own tree only, so that sampling with the same base stays without it.
+        learner.enable_gradient_checkpointing()
+
+    def compute_loss() -> Tensor:
+        batch = draw_fae_batch(clips, scheduler.config.num_train_timesteps, batch_size, generator, debiased)
+        batch = {name: value.to(device) for name, value in batch.items()}
+        motion = project_motion(learner, [(tokens.to(batch["prompt_embeds"].dtype), 1.0)])
+        return denoising_loss(learner, scheduler, **batch, attention_kwargs={"motion": motion})
+
+    return descend(
+        {TOKENS: tokens}, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
+        on_step=on_step, stop_on=stop_on,
+    )  # fmt: skip
+
+
+def fit_refadapter(
+    transformer,
+    scheduler,
+    draw_clip: Callable[[torch.Generator], TrainingClip],
+    *,
+    rank: int = 64,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    device: torch.device,
+    batch_size: int = 1,
+    gradient_checkpointing: bool = False,
+    resume: TrainingState | None = None,
+    on_step: OnStep | None = None,
+    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
+    wrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> TrainingState:
+    """The state after `steps` steps; refadapter_of() makes a RefAdapter of its parameters.
+
+    draw_clip gives one encoded clip at a time, at random. The LoRA counts with weight 1, no motion tokens take part,
+    and the clip's first latent frame is replaced by that of the condition image, a random frame of the clip.
+    With several processes, `wrap` puts the learning transformer into a module that shares their gradients, batch_size
+    is per process, and `shard` is this one's number and their count: each draws the same whole batch and computes its
+    part of it, so that the result is that of one process with the whole batch. Everything else is as in fit_fae().
+    Source: FlexiAct section 3.2.
+    """
+    check_training_settings(steps, learning_rate, batch_size)
+    generator = torch.Generator().manual_seed(seed)
+    config = transformer.config
+    start = new_refadapter(config.num_layers, rank, config.num_attention_heads * config.attention_head_dim, seed=0)
+    learner = share_weights(transformer)
+    inject_refadapter(learner, start, "learning")
+    parameters = {}
+    for key, matrix in learned_matrices(learner, "learning").items():
+        matrix.data = matrix.data.to(device, torch.float32)
+        parameters[key] = matrix.requires_grad_()
+    if gradient_checkpointing:
+        learner.enable_gradient_checkpointing()
+    forward = learner if wrap is None else wrap(learner)
+    number, num_shards = shard
+    own = slice(number * batch_size, (number + 1) * batch_size)
+
+    def compute_loss() -> Tensor:
+        clips = [draw_clip(generator) for _ in range(batch_size * num_shards)]
+        batch = draw_refadapter_batch(clips, scheduler.config.num_train_timesteps, generator)
+        batch = {name: value[own].to(device) for name, value in batch.items()}
+        # Clips differ in length, and so in the learned positions that count; this tree is the learner's own.
+        learner.patch_embed = for_num_latent_frames(transformer, batch["video_latents"].shape[1]).patch_embed
+        return denoising_loss(forward, scheduler, **batch)
+
+    return descend(
+        parameters, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
+        on_step=on_step, stop_on=stop_on,
+    )  # fmt: skip
+
+
+def refadapter_of(state: TrainingState, name: str = "") -> RefAdapter:
+    """The RefAdapter that a state of fit_refadapter() has learned."""
+    down = next(value for key, value in state.parameters.items() if key.endswith(".down.weight"))
+    num_layers = 1 + max(int(key.split(".")[1]) for key in state.parameters)
+    return RefAdapter(state.parameters, num_layers, *down.shape, name=name)
+
+
+def draw_fae_batch(
+    clips: Clips, num_timesteps: int, batch_size: int, generator: torch.Generator, debiased: bool = True
+) -> dict[str, Tensor]:
+    """One training batch on the CPU, as the named arguments of denoising_loss().
+
+    Clips, posterior samples, noise, timesteps and the debiased frame are drawn anew; now and then the condition image
+    or the caption is left out.
+    """
+    which = torch.randint(len(clips.video.mean), (batch_size,), generator=generator)
+    video = _draw(clips.video, which, clips.scaling_factor, generator)
+    image = _draw(clips.image, which, clips.scaling_factor, generator)
+    keep_image = torch.rand(batch_size, generator=generator) >= IMAGE_DROPOUT
+    keep_caption = torch.rand(batch_size, generator=generator) >= CAPTION_DROPOUT
+    captions = clips.prompt_embeds if len(clips.prompt_embeds) == 1 else clips.prompt_embeds[which]
+    batch = {
+        "video_latents": video,
+        "image_latents": image * keep_image[:, None, None, None, None],
+        "noise": torch.randn(video.shape, generator=generator),
+        "timesteps": torch.randint(num_timesteps, (batch_size,), generator=generator),
+        "prompt_embeds": torch.where(keep_caption[:, None, None], captions, clips.empty_embeds),
+    }
+    debias_frames = torch.randint(video.shape[1] - 1, (batch_size,), generator=generator)
+    return batch | ({"debias_frames": debias_frames} if debiased else {})
+
+
+def draw_refadapter_batch(
+    clips: Sequence[TrainingClip], num_timesteps: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """One training batch on the CPU, as the named arguments of denoising_loss(); as long as its shortest clip."""
+    length = min(clip.video.mean.shape[1] for clip in clips)
+    video = torch.cat(
+        [_draw(clip.video, (slice(None), slice(length)), clip.scaling_factor, generator) for clip in clips]
+    )
+    image = torch.cat([sample_posterior(clip.image, clip.scaling_factor, generator) for clip in clips])
+    return {
+        "video_latents": torch.cat([image, video[:, 1:]], dim=1),
+        "image_latents": image,
+        "noise": torch.randn(video.shape, generator=generator),
+        "timesteps": torch.randint(num_timesteps, (len(clips),), generator=generator),
+        "prompt_embeds": torch.cat([clip.prompt_embeds for clip in clips]),
+    }
+
+
+def _draw(posterior: Posterior, part, scaling_factor: float, generator: torch.Generator) -> Tensor:
+    return sample_posterior(Posterior(posterior.mean[part], posterior.std[part]), scaling_factor, generator)

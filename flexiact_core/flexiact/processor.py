@@ -1,0 +1,136 @@
+"""Attention in which video and text also read learned motion tokens.
+
+Motion tokens are keys and values only: their own rows would be thrown away, and they depend neither on the timestep
+nor on the video. So they are projected once per run, and no N x N mask is needed for their bias.
+
+Shape letters: B batch, H heads, N tokens, M motion tokens, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels import Kernel
+from ..modules import share_weights
+from .bias import MotionBias
+from .motion import (
+    LayerMotion,
+    attend_by,
+    attend_with_motion,
+    motion_share,
+)
+
+
+class MotionAttention:
+    """diffusers attention processor of one CogVideoX layer that reads the layer's motion tokens.
+
+    Called through transformer(..., attention_kwargs={"motion": ..., "motion_bias": w}): motion holds a LayerMotion
+    for every layer, motion_bias (a number, or a tensor of one) is added to the logits of (video query, motion key).
+    Without motion it computes what the stock processor does. on_share, if given, is called with the layer and its
+    motion_share(). kernel, if given, attends in place of torch's; it has no gradients.
+    """
+
+    def __init__(self, layer: int):
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        motion: Sequence[LayerMotion] | None = None,
+        motion_bias: float | Tensor = 0.0,
+        on_share: Callable[[int, Tensor], None] | None = None,
+        kernel: Kernel | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        num_text = encoder_hidden_states.shape[1]
+        tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+        query = attn.norm_q(_split_heads(attn.to_q(tokens), attn.heads))
+        key = attn.norm_k(_split_heads(attn.to_k(tokens), attn.heads))
+        value = _split_heads(attn.to_v(tokens), attn.heads)
+        if image_rotary_emb is not None:
+            # Motion tokens stay unrotated: they have no place in the grid.
+            query, key = (
+                torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], image_rotary_emb)], dim=2)
+                for x in (query, key)
+            )
+        attended = self._attend(query, key, value, num_text, motion, motion_bias, on_share, kernel)
+        attended = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
+        return attended[:, num_text:], attended[:, :num_text]
+
+    # Attention kernels gain nothing from a compiler, and every layer and weighting would be compiled anew.
+    @torch.compiler.disable
+    def _attend(self, query, key, value, num_text, motion, motion_bias, on_share=None, kernel=None) -> Tensor:
+        if motion is None:
+            return attend_by(kernel, query, key, value)
+        motion_bias = float(motion_bias)
+        if on_share is not None:
+            on_share(self.layer, motion_share(query, key, num_text, motion[self.layer], motion_bias))
+        return attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias, kernel)
+
+
+def with_motion_attention(transformer):
+    """A transformer over the same weights whose layers accept motion tokens; the one given is left as it is."""
+    twin = share_weights(transformer)
+    for layer, block in enumerate(twin.transformer_blocks):
+        block.attn1.set_processor(MotionAttention(layer))
+    return twin
+
+
+def project_motion(transformer, faes: Sequence[tuple[Tensor, float]]) -> list[LayerMotion] | None:
+    """Keys and values of motion tokens in every layer, from pairs of tokens (layers, M, width) and strength.
+
+    Strength is a weight on the tokens' share of the softmax: 0 is exactly no FAE, 1 is as trained, 2 counts each
+    token twice. Several FAEs stand side by side, each with its own strength. None if no strength is above 0.
+    The layers' own projections and key norm apply, adapters included; no position, no rotary (FlexiAct section 3.3).
+    """
+    active = [(tokens, strength) for tokens, strength in faes if strength > 0]
+    if not active:
+        return None
+    tokens = torch.cat([tokens for tokens, _ in active], dim=1)
+    log_weight = None
+    if any(strength != 1 for _, strength in active):
+        log_weight = torch.cat(
+            [torch.full((part.shape[1],), math.log(strength), device=tokens.device) for part, strength in active]
+        )
+    motion = []
+    for block, layer_tokens in zip(transformer.transformer_blocks, tokens, strict=True):
+        attn = block.attn1
+        key = attn.norm_k(_split_heads(attn.to_k(layer_tokens[None]), attn.heads))
+        value = _split_heads(attn.to_v(layer_tokens[None]), attn.heads)
+        motion.append(LayerMotion(key, value, log_weight))
+    return motion
+
+
+def motion_kwargs(
+    motion: Sequence[LayerMotion] | None,
+    bias: MotionBias,
+    on_share: Callable[[int, Tensor], None] | None = None,
+) -> Callable[[int], dict[str, Any]]:
+    """For each timestep, the named arguments that carry the motion tokens and the weighting to the processors.
+
+    None of them without motion tokens. on_share is as in MotionAttention.
+    """
+    if motion is None:
+        return lambda timestep: {}
+    asked = {} if on_share is None else {"on_share": on_share}
+
+    def at(timestep: int) -> dict[str, Any]:
+        # As a tensor: a compiler takes a number for a constant, and compiles anew where it changes.
+        weight = torch.tensor(bias.at(timestep), dtype=torch.float64)
+        return {"motion": motion, "motion_bias": weight, **asked}
+
+    return at
+
+
+def _split_heads(tokens: Tensor, heads: int) -> Tensor:
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,47 @@
+"""The authors' benchmark folder: actions with their reference clips and target pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..clip_lists import ListedClip, find_listed, read_clip_list, read_rows
+
+
+@dataclass(frozen=True)
+class ReleasedAction:
+    """One action of the authors' benchmark folder: its reference clips, and target pictures with their captions."""
+
+    kind: str
+    name: str
+    clips: tuple[ListedClip, ...]
+    targets: tuple[tuple[Path, str], ...]
+
+
+def read_released_action(folder: Path) -> ReleasedAction:
+    """The action described by captions/<kind>/<action> of the authors' benchmark folder.
+
+    Raises FileError as read_clip_list does. val_image.csv, the target pictures, may be missing.
+    """
+    folder = Path(folder)
+    targets = folder / "val_image.csv"
+    listed = read_rows(targets) if targets.is_file() else []
+    return ReleasedAction(
+        kind=folder.parent.name,
+        name=folder.name,
+        clips=tuple(read_clip_list(folder / "crop.csv")),
+        targets=tuple(
+            (find_listed(row[0], targets, number), row[-1].strip())
+            for number, row in enumerate(listed, start=1)
+            if len(row) > 1 and not (number == 1 and row[0].strip().lower() == "path")
+        ),
+    )
+
+
+def find_released_actions(root: Path) -> dict[str, Path]:
+    """Folders of the actions under a benchmark folder, by 'kind/action'."""
+    return {
+        f"{file.parent.parent.name}/{file.parent.name}": file.parent
+        for file in sorted(Path(root).rglob("crop.csv"))
+        if file.parent.parent.parent.name == "captions"
+    }

@@ -1,0 +1,1 @@
+"""How videos are measured."""

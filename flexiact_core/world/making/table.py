@@ -1,0 +1,154 @@
+"""The table of the small world: how well actions transfer to held-out targets.
+
+`python -m flexiact_core.world.making.table` samples, measures, and writes evaluation.md and
+the records of each row. Rows that are there are kept, so several processes can share a
+folder. Every number is a mean over targets with a 95 % interval, bootstrapped
+over targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...metrics.statistics import interval, pair_differences
+from .. import shipped
+from ..actions import ACTIONS, SEEN_ACTIONS, UNSEEN_ACTIONS
+from ..cases import (
+    SETTINGS,
+    Setting,
+    World,
+    load_world,
+    make_cases,
+    measure_cases,
+    oracle_videos,
+    sample_videos,
+)
+from .adapter_training import FAE_SETTLE_STEPS, learn_action
+
+log = logging.getLogger(__name__)
+
+
+def run_setting(world: World, setting: Setting, actions: Sequence[str], num_targets: int, num_seeds: int) -> list[dict]:
+    """The records of one row of the table."""
+    records = []
+    for action in actions:
+        if action not in setting.actions or (setting.words == "action" and action in UNSEEN_ACTIONS):
+            continue
+        cases = make_cases(action, setting, num_targets, num_seeds)
+        if setting.name.startswith("oracle"):
+            # The oracle knows no seeds.
+            cases = [case for case in cases if case.seed == 0]
+            videos = oracle_videos(world, cases)
+        else:
+            tokens = world.faes[action] if setting.fae else None
+            if setting.learned:
+                tokens = learn_action(world.base, action, settle_steps=FAE_SETTLE_STEPS, **dict(setting.learned))
+            videos = sample_videos(world, cases, tokens, alpha=setting.alpha, refadapter=setting.refadapter)
+        records += measure_cases(cases, videos)
+    return records
+
+
+COMPARISONS = (
+    ("weighted", "none"),
+    ("weighted", "fae"),
+    ("weighted3", "fae"),
+    ("weighted3", "weighted"),
+    ("refadapter", "weighted"),
+    ("weighted", "uncut"),
+    ("weighted", "undebiased"),
+    ("far", "far_none"),
+    ("far_refadapter", "far"),
+    ("other", "other0"),
+    ("other3", "other0"),
+)
+
+VALUES = ("slope", "cosine", "accuracy", "colour", "shape", "background", "right_shape")
+
+
+def make_table(results: dict[str, list[dict]]) -> str:
+    """The results as markdown: one row per setting and group of actions, then accuracy by action."""
+    lines = ["| | actions | videos | " + " | ".join(VALUES) + " |", "|" + "---|" * (len(VALUES) + 3)]
+    for key, records in results.items():
+        for group, names in (("seen", SEEN_ACTIONS), ("never seen", UNSEEN_ACTIONS)):
+            chosen = [record for record in records if record["action"] in names]
+            if not chosen:
+                continue
+            cells = ["{:.3f} ({:.3f} to {:.3f})".format(*interval(chosen, value)) for value in VALUES]
+            lines.append(f"| {SETTINGS[key].name} | {group} | {len(chosen)} | " + " | ".join(cells) + " |")
+    lines += ["", "Nearest-action accuracy by action:", "", "| | " + " | ".join(ACTIONS) + " |"]
+    lines.append("|" + "---|" * (len(ACTIONS) + 1))
+    for key, records in results.items():
+        cells = []
+        for action in ACTIONS:
+            chosen = [record["accuracy"] for record in records if record["action"] == action]
+            cells.append(f"{np.mean(chosen):.2f}" if chosen else "")
+        lines.append(f"| {SETTINGS[key].name} | " + " | ".join(cells) + " |")
+    if "none" in results and "oracle" in results:
+        lines += ["", "Share of the way from no FAE to the oracle, in slope:", ""]
+        for key in results:
+            setting = SETTINGS[key]
+            if not setting.fae or setting.targets != "held out" or setting.words != "plain":
+                continue
+            for group, names in (("seen", SEEN_ACTIONS), ("never seen", UNSEEN_ACTIONS)):
+                ends = [
+                    np.mean([r["slope"] for r in results[k] if r["action"] in names] or [np.nan])
+                    for k in ("none", key, "oracle")
+                ]
+                lines.append(f"- {setting.name}, {group}: {(ends[1] - ends[0]) / (ends[2] - ends[0]):.3f}")
+    lines += ["", "Differences on the same targets and seeds (95 % interval over targets):", ""]
+    for key, other in COMPARISONS:
+        if key in results and other in results:
+            for group, names in (("seen", SEEN_ACTIONS), ("never seen", UNSEEN_ACTIONS)):
+                pairs = pair_differences(results[key], results[other], names, VALUES)
+                if pairs:
+                    cells = [f"{v} {{:+.3f}} ({{:+.3f}} to {{:+.3f}})".format(*interval(pairs, v)) for v in VALUES[:3]]
+                    lines.append(f"- {SETTINGS[key].name} - {SETTINGS[other].name}, {group}: " + ", ".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Nothing; runs the rows asked for and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS)
+    parser.add_argument("--out", type=Path, default=Path("evaluation"))
+    parser.add_argument("--rows", default=",".join(SETTINGS), help="comma separated: " + ", ".join(SETTINGS))
+    parser.add_argument("--actions", default=",".join(ACTIONS))
+    parser.add_argument("--targets", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--threads", type=int, default=1)
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(chosen.threads)
+    world = load_world(chosen.weights, getattr(torch, chosen.dtype))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    for key in chosen.rows.split(",") if chosen.rows else ():
+        stored = chosen.out / f"{key}.json"
+        if stored.exists():
+            continue
+        started = time.monotonic()
+        records = run_setting(world, SETTINGS[key], chosen.actions.split(","), chosen.targets, chosen.seeds)
+        stored.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
+        accuracy, slope = (np.mean([record[name] for record in records]) for name in ("accuracy", "slope"))
+        log.info("%s: accuracy %.3f slope %.3f, %.0f s", key, accuracy, slope, time.monotonic() - started)
+        (chosen.out / "evaluation.md").write_text(make_table(read_results(chosen.out)))
+    log.info("%s\n%s", chosen.out / "evaluation.md", make_table(read_results(chosen.out)))
+
+
+def read_results(folder: Path) -> dict[str, list[dict]]:
+    """All rows measured so far into a folder, in the order of the table."""
+    return {
+        key: json.loads((folder / f"{key}.json").read_text()) for key in SETTINGS if (folder / f"{key}.json").exists()
+    }
+
+
+if __name__ == "__main__":
+    main()
