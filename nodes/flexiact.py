@@ -323,6 +323,7 @@ class FlexiActSampler(io.ComfyNode):
 
         from ..flexiact_core.cogvideox import model as cogvideox
         from ..flexiact_core.cogvideox.acceleration import EXACT
+        from ..flexiact_core.cogvideox.family import check_video_size, count_latent_frames
         from ..flexiact_core.flexiact.bias import MotionBias
         from ..flexiact_core.flexiact.fae import check_fae
         from ..flexiact_core.flexiact.transfer import transfer_action
@@ -332,7 +333,7 @@ class FlexiActSampler(io.ComfyNode):
         base = model.base
         bias = MotionBias(bias_strength, hold_until, off_below, weighting)
         picture = fit_frames(check_single_image(memory.ordinary(image), "image"), width, height)
-        cogvideox.check_video_size(base.transformer.config, width, height, num_frames)
+        check_video_size(base.transformer.config, width, height, num_frames)
         for action, _ in fae:
             check_fae(action, base.transformer)
 
@@ -354,7 +355,7 @@ class FlexiActSampler(io.ComfyNode):
             middle = clean_latents.shape[1] // 2
             bar.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
 
-        num_latent_frames = cogvideox.count_latent_frames(base.vae, num_frames)
+        num_latent_frames = count_latent_frames(base.vae, num_frames)
         needed = memory.transformer_bytes(
             model, num_latent_frames, *posterior.mean.shape[-2:], batch=2, acceleration=acceleration.run
         )
