@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import FileError
 from ..weight_files import check_keys, read_shapes, read_tensors
 from .model import CogVideoXI2V
+from .tokenizer import load_tokenizer
 
 LATENT_CHANNELS = 16
 FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -64,7 +65,7 @@ def load_base(source: Path, components: Path, dtype: torch.dtype, keep_float8: b
     # What is quick to load, and so quick to fail, comes first.
     return CogVideoXI2V(
         scheduler_config=_read_json(components / "scheduler" / "scheduler_config.json"),
-        tokenizer=_load_tokenizer(components),
+        tokenizer=load_tokenizer(components / "tokenizer"),
         vae=_load_vae(components, dtype),
         transformer=_load_transformer(empty, files, dtype, keep_float8),
         text_encoder=_load_text_encoder(components, dtype),
@@ -219,17 +220,6 @@ def _load_text_encoder(components: Path, dtype: torch.dtype):
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise FileError(f"{components.name}/text_encoder: weights missing ({missing}). Download the folder again.")
     return encoder.eval().requires_grad_(False)
-
-
-def _load_tokenizer(components: Path):
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(components / "tokenizer", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise FileError(
-            f"{components.name}/tokenizer: could not be loaded ({error}). Download the folder again."
-        ) from error
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -24,7 +24,9 @@ SCALED_STOP = "scaled_stop"
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
-    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+    from transformers import T5EncoderModel
+
+    from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class CogVideoXI2V:
     transformer: CogVideoXTransformer3DModel
     vae: AutoencoderKLCogVideoX
     text_encoder: T5EncoderModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     scheduler_config: Mapping[str, Any]
     dtype: torch.dtype  # what the modules compute in; weights may be stored smaller
 
@@ -116,23 +118,24 @@ def _spread_to_scaled_stop(start: float, stop: float, count: int) -> np.ndarray:
     return torch.linspace(start, stop * (count - 1) / count, count, dtype=torch.float32).numpy()
 
 
-def count_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
+def count_tokens(tokenizer: Tokenizer, prompt: str) -> int:
     """How many tokens a prompt has, its end token included, before any cut."""
-    return len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+    return len(tokenizer(prompt).input_ids)
 
 
 @torch.no_grad()
 def encode_prompt(
-    text_encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, prompt: str, length: int, device: torch.device
+    text_encoder: T5EncoderModel, tokenizer: Tokenizer, prompt: str, length: int, device: torch.device
 ) -> Tensor:
     """Embeddings (1, S, D) of a prompt, padded or cut to `length` tokens, computed on `device`, where the encoder is.
 
-    Padding is attended to, as in training of the base.
+    Padding is attended to, as in training of the base; a prompt that is cut still ends with the end token.
     """
-    tokens = tokenizer(
-        prompt, padding="max_length", max_length=length, truncation=True, add_special_tokens=True, return_tensors="pt"
-    )
-    return text_encoder(tokens.input_ids.to(device))[0]
+    tokens = tokenizer(prompt).input_ids
+    if len(tokens) > length:
+        tokens = [*tokens[: length - 1], tokens[-1]]
+    tokens = tokens + [tokenizer.pad_token_id] * (length - len(tokens))
+    return text_encoder(torch.tensor([tokens], device=device))[0]
 
 
 @torch.no_grad()

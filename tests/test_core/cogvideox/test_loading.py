@@ -224,7 +224,7 @@ def test_a_missing_config_is_named(folder, part):
 def test_an_empty_tokenizer_folder_is_named(folder):
     for file in (folder / "tokenizer").iterdir():
         file.unlink()
-    refuse(folder, "my-base/tokenizer: could not be loaded")
+    refuse(folder, "my-base/tokenizer: no vocabulary in it")
 
 
 def test_a_text_encoder_of_another_kind_is_named(folder):
