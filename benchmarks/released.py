@@ -16,7 +16,7 @@ from flexiact_core.cogvideox.loss import denoising_loss
 from flexiact_core.cogvideox.model import encode_pixels, sample_posterior
 from flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, PROJECTIONS, RefAdapter
 from flexiact_core.modules import share_weights
-from flexiact_core.training import ADAM_BETAS, GRADIENT_CLIP, WEIGHT_DECAY
+from flexiact_core.training import DEFAULT_RECIPE
 
 
 class ReleasedAttention:
@@ -84,7 +84,8 @@ class ReleasedTraining:
         self.tokens = torch.nn.Parameter(tokens.float())
         self.learner = with_released_attention(transformer, self.tokens, adapter, lora_weight=0.0)
         self.learner.enable_gradient_checkpointing()
-        self.optimizer = torch.optim.AdamW([self.tokens], lr=1e-3, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
+        recipe = DEFAULT_RECIPE
+        self.optimizer = torch.optim.AdamW([self.tokens], lr=1e-3, betas=recipe.betas, weight_decay=recipe.weight_decay)
         self.generator = torch.Generator().manual_seed(0)
 
     def step(self, pixels: Tensor, token_ids: Tensor) -> None:
@@ -108,6 +109,6 @@ class ReleasedTraining:
                 debias_frames=torch.zeros(1, dtype=torch.long, device=self.device),
             )
             loss.backward()
-        torch.nn.utils.clip_grad_norm_([self.tokens], GRADIENT_CLIP)
+        torch.nn.utils.clip_grad_norm_([self.tokens], DEFAULT_RECIPE.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -13,10 +13,6 @@ from torch import Tensor
 from .errors import FileError, SettingError
 from .weight_files import read_metadata, read_tensors, write_tensors
 
-ADAM_BETAS = (0.9, 0.95)
-WEIGHT_DECAY = 1e-4
-GRADIENT_CLIP = 1.0
-
 
 class StopTraining(Exception):
     """Ends a training that it is raised in, and keeps what was learned so far."""
@@ -38,6 +34,21 @@ class TrainingState:
     def steps_done(self) -> int:
         return len(self.losses)
 
+
+@dataclass(frozen=True)
+class Recipe:
+    """AdamW as a method's authors set it; gradients are cut to the norm gradient_clip, or with None not at all.
+
+    The defaults are FlexiAct's. usual_rate is the learning rate that a message names.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    gradient_clip: float | None = 1.0
+    usual_rate: float = 0.003
+
+
+DEFAULT_RECIPE = Recipe()
 
 OnStep = Callable[[int, float, Callable[[], TrainingState]], None]
 
@@ -63,14 +74,16 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, str]]:
     return TrainingState(parameters, moments, tensors["generator"], tensors["losses"]), read_metadata(path)
 
 
-def check_training_settings(steps: int, learning_rate: float, batch_size: int) -> None:
+def check_training_settings(steps: int, learning_rate: float, batch_size: int, recipe: Recipe = DEFAULT_RECIPE) -> None:
     """Nothing, if training can run with these settings. Raises SettingError otherwise."""
     if steps < 1:
         raise SettingError(f"steps {steps}: at least 1 is needed.")
     if batch_size < 1:
         raise SettingError(f"batch_size {batch_size}: at least 1 is needed.")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise SettingError(f"learning_rate {learning_rate}: a number above 0 is needed. The method uses 0.003.")
+        raise SettingError(
+            f"learning_rate {learning_rate}: a number above 0 is needed. The method uses {recipe.usual_rate:g}."
+        )
 
 
 def descend(
@@ -83,9 +96,10 @@ def descend(
     resume: TrainingState | None,
     on_step: OnStep | None,
     stop_on: tuple[type[BaseException], ...],
+    recipe: Recipe = DEFAULT_RECIPE,
 ) -> TrainingState:
     leaves = list(parameters.values())
-    optimizer = torch.optim.AdamW(leaves, lr=learning_rate, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(leaves, lr=learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
     losses: list[float] = []
     if resume is not None:
         _restore(resume, parameters, optimizer)
@@ -105,7 +119,8 @@ def descend(
                     f"{learning_rate:g}."
                 )
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(leaves, GRADIENT_CLIP)
+            if recipe.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(leaves, recipe.gradient_clip)
             optimizer.step()
             optimizer.zero_grad()
             losses.append(loss.item())

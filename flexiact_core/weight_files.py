@@ -6,7 +6,7 @@ import os
 import pickle
 import secrets
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,20 +20,51 @@ MAX_HEADER_BYTES = 100_000_000
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, inside: Sequence[str] = (), max_bytes: int | None = None) -> dict[str, Tensor]:
     """All tensors of a weight file by name, on the CPU, in the dtype they were stored in.
 
-    Opens .safetensors, and .pt/.pth/.ckpt/.bin pickles with weights_only=True, so that no code runs.
-    Raises FileError if the file is missing, cut short, unsafe, or holds anything but named tensors.
+    Opens .safetensors, and .pt/.pth/.ckpt/.bin pickles with weights_only=True, so that no code runs. `inside` names
+    the parts of a training checkpoint that may hold the table, such as 'state_dict'; the other parts of such a file
+    are never read, and its tensors are mapped to the file: copy what is kept.
+    Raises FileError if the file is missing, cut short, unsafe, or holds anything but named tensors; also if it is of
+    the format before torch 1.6, which is read as a whole, and larger than max_bytes.
     """
     path = existing_file(path)
     if path.suffix == ".safetensors":
         with open_safetensors(path) as file:
             return {key: file.get_tensor(key) for key in file.keys()}
+    content = _read_pickle(path, mapped=bool(inside), max_bytes=max_bytes)
+    if isinstance(content, Mapping):
+        content = next((content[part] for part in inside if isinstance(content.get(part), Mapping)), content)
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise FileError(
+            f"{path.name}: a table of named tensors was expected, {type(content).__name__} found. "
+            "Use the file that holds the weights alone."
+        )
+    return dict(content)
+
+
+def read_tensor(path: Path) -> Tensor:
+    """The one tensor that a .pt or .pth file holds, on the CPU, wherever it was saved. Raises as read_tensors does."""
+    path = existing_file(path)
+    content = _read_pickle(path)
+    if not isinstance(content, Tensor):
+        raise FileError(f"{path.name}: one tensor was expected, {type(content).__name__} found. Choose another file.")
+    return content
+
+
+def _read_pickle(path: Path, mapped: bool = False, max_bytes: int | None = None):
     if path.suffix not in PICKLE_SUFFIXES:
         raise FileError(f"{path.name}: '{path.suffix}' files are not read here. Use a .safetensors or .pt file.")
+    is_zip, size = zipfile.is_zipfile(path), path.stat().st_size
+    if not is_zip and max_bytes is not None and size > max_bytes:
+        raise FileError(
+            f"{path.name}: this file of {size / 1e9:.1f} GB is in the format of old PyTorch versions, which is read as "
+            f"a whole, and only {max_bytes / 1e9:.1f} GB of memory are free. Close other programs, or save the file "
+            "anew with a newer PyTorch."
+        )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
     except pickle.UnpicklingError as error:
         raise FileError(
             f"{path.name}: this file asks to run code while it is opened, or is no weight file, and was not "
@@ -43,12 +74,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise FileError(
             f"{path.name}: the file is damaged or cut short ({_first_line(error)}). Download it again."
         ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise FileError(
-            f"{path.name}: a table of named tensors was expected, {type(content).__name__} found. "
-            "Use the file that holds the weights alone."
-        )
-    return dict(content)
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,10 @@
 import errno
 import os
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +12,17 @@ from safetensors.torch import load_file, save_file
 
 from flexiact_core import weight_files
 from flexiact_core.errors import FileError
-from flexiact_core.weight_files import check_keys, mentions, read_metadata, read_shapes, read_tensors, write_tensors
+from flexiact_core.weight_files import (
+    check_keys,
+    mentions,
+    read_metadata,
+    read_shapes,
+    read_tensor,
+    read_tensors,
+    write_tensors,
+)
 
+ROOT = Path(__file__).resolve().parents[2]
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.weight": torch.ones(4, dtype=torch.bfloat16)}
 
 
@@ -179,6 +191,58 @@ def test_saved_tensors_may_share_memory_or_be_strided(tmp_path):
     whole = torch.arange(12.0).reshape(3, 4)
     path = write_tensors({"t": whole.T, "row": whole[1:2]}, tmp_path / "w.safetensors", {})
     assert same(read_tensors(path), {"t": whole.T, "row": whole[1:2]})
+
+
+def checkpoint(file, legacy=False):
+    """A training checkpoint: weights, and an optimizer's state that is far larger."""
+    content = {
+        "state_dict": {"weight": torch.arange(4.0)},
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(24_000_000)}}},
+        "scaler": {"scale": 65536.0},
+        "step": 640000,
+    }
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    return file
+
+
+def test_of_a_training_checkpoint_the_weights_alone_enter_memory(tmp_path):
+    file = checkpoint(tmp_path / "training.pth")
+    code = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from flexiact_core.weight_files import read_tensors\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "tensors = read_tensors(Path(sys.argv[1]), inside=('state_dict',))\n"
+        "assert tensors['weight'].tolist() == [0, 1, 2, 3] and len(tensors) == 1\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert file.stat().st_size > 90e6
+    assert int(run.stdout) < 30_000, "kilobytes"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_weights_inside_a_training_checkpoint_are_found_in_both_formats(tmp_path, legacy):
+    file = tmp_path / "training.pt"
+    torch.save({"a": TENSORS, "step": 3}, file, _use_new_zipfile_serialization=not legacy)
+    read = read_tensors(file, inside=("state_dict", "a"))
+    assert same(read, TENSORS)
+    with pytest.raises(FileError, match="a table of named tensors was expected"):
+        read_tensors(file)
+
+
+def test_an_old_file_too_large_for_memory_is_refused_with_its_size_before_it_is_read(tmp_path):
+    file = checkpoint(tmp_path / "old.pth", legacy=True)
+    with pytest.raises(FileError, match=r"old.pth: this file of 0.1 GB .* only 0.0 GB of memory are free"):
+        read_tensors(file, inside=("state_dict",), max_bytes=10_000_000)
+
+
+def test_a_file_of_one_tensor_is_read_and_nothing_else(tmp_path):
+    torch.save(torch.arange(3.0), tmp_path / "one.pt")
+    torch.save(TENSORS, tmp_path / "many.pt")
+    assert read_tensor(tmp_path / "one.pt").tolist() == [0, 1, 2]
+    with pytest.raises(FileError, match="many.pt: one tensor was expected, .*ict found"):
+        read_tensor(tmp_path / "many.pt")
 
 
 def test_key_complaints_name_the_first_few_and_count_the_rest():

@@ -1,0 +1,1 @@
+"""AMG: a video from renders of 3D avatars and words, on diffusers' video UNet."""
