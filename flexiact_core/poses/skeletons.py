@@ -21,6 +21,7 @@ WHOLEBODY = "wholebody134"
 COCO17 = "coco17"
 BODY25 = "body25"
 PENN13 = "penn13"
+COCO133 = "coco133"
 
 _ARM_AND_LEG = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 _OPENPOSE_BODY = (
@@ -39,14 +40,16 @@ _PAIRS = tuple(f"{side}_{joint}" for joint in _ARM_AND_LEG for side in ("left", 
 # Slices of the 134 points, in the order of DWPose and of ComfyUI's own pose nodes.
 BODY, FOOT, FACE, HAND_RIGHT, HAND_LEFT = slice(0, 18), slice(18, 24), slice(24, 92), slice(92, 113), slice(113, 134)
 
+_FACE_AND_HANDS = (
+    *(f"face_{index}" for index in range(68)),
+    *(f"{side}_hand_{index}" for side in ("right", "left") for index in range(21)),
+)
+
 LAYOUTS: dict[str, tuple[str, ...]] = {
     OPENPOSE18: _OPENPOSE_BODY,
-    WHOLEBODY: (
-        *_OPENPOSE_BODY,
-        *_FEET,
-        *(f"face_{index}" for index in range(68)),
-        *(f"{side}_hand_{index}" for side in ("right", "left") for index in range(21)),
-    ),
+    WHOLEBODY: (*_OPENPOSE_BODY, *_FEET, *_FACE_AND_HANDS),
+    # What whole-body detectors give. Its first hand is COCO's left one; ComfyUI's own nodes call it the right one.
+    COCO133: ("nose", "left_eye", "right_eye", "left_ear", "right_ear", *_PAIRS, *_FEET, *_FACE_AND_HANDS),
     COCO17: ("nose", "left_eye", "right_eye", "left_ear", "right_ear", *_PAIRS),
     BODY25: (*_OPENPOSE_BODY[:8], "mid_hip", *_OPENPOSE_BODY[8:], *_FEET),
     # Penn Action's head is the middle of the head; it is taken for the nose.

@@ -144,6 +144,7 @@ def test_layouts_have_their_number_of_joints_and_limbs_are_a_tree():
         "coco17": 17,
         "body25": 25,
         "penn13": 13,
+        "coco133": 133,
     }
     assert all(len(set(joints)) == len(joints) for joints in LAYOUTS.values())
     known = {1}
