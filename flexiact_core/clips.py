@@ -5,6 +5,8 @@ Shape letters: T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,33 +14,43 @@ from torch import Tensor
 from .errors import SettingError, ShapeError
 from .video import check_frames, fit_frames
 
-TRAINING_FPS = 8
-FRAME_MULTIPLE = 8
-MIN_FRAMES = FRAME_MULTIPLE + 1
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """The clips that a model learns from: their size, speed and length.
+
+    A clip has frame_multiple * k + frame_offset frames, at least min_frames and at most max_frames.
+    """
+
+    width_px: int
+    height_px: int
+    fps: int
+    max_frames: int
+    min_frames: int
+    frame_multiple: int = 1
+    frame_offset: int = 0
 
 
 def cut_crops(
     frames: Tensor,
     fps: float,
-    width_px: int,
-    height_px: int,
-    max_frames: int,
+    form: ClipFormat,
     count: int,
     generator: torch.Generator,
     *,
     scale_range: tuple[float, float] = (0.8, 1.2),
     flip: bool = False,
 ) -> list[Tensor]:
-    """`count` training videos (T, height_px, width_px, 3) in 0..1 at 8 fps, cut from one reference video.
+    """`count` training videos (T, height_px, width_px, 3) in 0..1 of the form asked for, cut from one reference video.
 
     frames is (T, H, W, C), in 0..1 or uint8, at `fps` frames per second.
     Raises ShapeError and SettingError if the frames cannot be used, or too few are left.
     """
-    window = select_window(resample_frames(frames, fps), max_frames, generator)
+    window = select_window(resample_frames(frames, fps, form.fps), form, generator)
     if window.dtype == torch.uint8:
         window = window / 255
     window = check_frames(window, "reference")
-    return random_crops(window, width_px, height_px, count, generator, scale_range=scale_range, flip=flip)
+    return random_crops(window, form.width_px, form.height_px, count, generator, scale_range=scale_range, flip=flip)
 
 
 def trim_frames(frames: Tensor, fps: float, start: float, duration: float) -> Tensor:
@@ -56,7 +68,7 @@ def trim_frames(frames: Tensor, fps: float, start: float, duration: float) -> Te
     return trimmed
 
 
-def resample_frames(frames: Tensor, fps: float, target_fps: float = TRAINING_FPS) -> Tensor:
+def resample_frames(frames: Tensor, fps: float, target_fps: float) -> Tensor:
     """Frames (T', H, W, 3) at target_fps: for each moment the frame nearest to it; no frame is invented.
 
     frames is (T, H, W, 3) at `fps` frames per second; slower videos keep their frames.
@@ -71,18 +83,19 @@ def resample_frames(frames: Tensor, fps: float, target_fps: float = TRAINING_FPS
     return frames[moments]
 
 
-def select_window(frames: Tensor, max_frames: int, generator: torch.Generator) -> Tensor:
-    """The longest stretch of 8k+1 frames, at most max_frames, at a random place. All crops of a clip share it.
+def select_window(frames: Tensor, form: ClipFormat, generator: torch.Generator) -> Tensor:
+    """The longest stretch that has the form's length, at a random place. All crops of a clip share it.
 
-    Raises ShapeError if there are fewer than 9 frames.
+    frames is (T, H, W, C) at the form's speed.
+    Raises ShapeError if there are fewer than min_frames.
     """
-    if len(frames) < MIN_FRAMES:
+    if len(frames) < form.min_frames:
         raise ShapeError(
-            f"reference: {len(frames)} frames at {TRAINING_FPS} fps found, at least {MIN_FRAMES} are needed "
-            f"({MIN_FRAMES / TRAINING_FPS:.1f} seconds). Use a longer video."
+            f"reference: {len(frames)} frames at {form.fps} fps found, at least {form.min_frames} are needed "
+            f"({form.min_frames / form.fps:.1f} seconds). Use a longer video."
         )
-    usable = min(len(frames), max_frames)
-    length = (usable - 1) // FRAME_MULTIPLE * FRAME_MULTIPLE + 1
+    usable = min(len(frames), form.max_frames)
+    length = (usable - form.frame_offset) // form.frame_multiple * form.frame_multiple + form.frame_offset
     start = int(torch.randint(len(frames) - length + 1, (), generator=generator))
     return frames[start : start + length]
 

@@ -11,15 +11,13 @@ from torch import Tensor
 
 from .errors import ShapeError
 
-SMALLEST_SIDE_PX = 16
 
-
-def check_frames(frames: Tensor, name: str) -> Tensor:
+def check_frames(frames: Tensor, name: str, smallest_px: int = 1) -> Tensor:
     """RGB frames (T, H, W, 3) in 0..1 from frames with 1, 3 or 4 channels.
 
     Transparent pixels are laid over white, grey ones are repeated on three channels, and values outside 0..1
     are clamped. `name` is what the message calls the input.
-    Raises ShapeError if the layout is another, a side is under 16 pixels, or a value is not a number.
+    Raises ShapeError if the layout is another, a side is under smallest_px, or a value is not a number.
     """
     if frames.ndim != 4:
         raise ShapeError(
@@ -31,10 +29,9 @@ def check_frames(frames: Tensor, name: str) -> Tensor:
         raise ShapeError(f"{name}: no frame in it. Connect an image or a video that has at least one.")
     if channels not in (1, 3, 4):
         raise ShapeError(f"{name}: {channels} channels found; grey (1), RGB (3) or RGBA (4) expected.")
-    if min(height_px, width_px) < SMALLEST_SIDE_PX:
+    if min(height_px, width_px) < smallest_px:
         raise ShapeError(
-            f"{name}: {width_px}x{height_px} pixels is too small; at least {SMALLEST_SIDE_PX}x{SMALLEST_SIDE_PX} is "
-            "needed."
+            f"{name}: {width_px}x{height_px} pixels is too small; at least {smallest_px}x{smallest_px} is needed."
         )
     if not torch.isfinite(frames).all():
         raise ShapeError(
@@ -49,9 +46,9 @@ def check_frames(frames: Tensor, name: str) -> Tensor:
     return frames
 
 
-def check_single_image(image: Tensor, name: str) -> Tensor:
+def check_single_image(image: Tensor, name: str, smallest_px: int = 1) -> Tensor:
     """One RGB picture (1, H, W, 3) in 0..1. Raises ShapeError as check_frames does, and for several pictures."""
-    image = check_frames(image, name)
+    image = check_frames(image, name, smallest_px)
     if image.shape[0] != 1:
         raise ShapeError(
             f"{name}: one picture expected, {image.shape[0]} found. Take one out with 'ImageFromBatch', or split "

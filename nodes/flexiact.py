@@ -288,12 +288,12 @@ class FlexiActSampler(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, width, height, num_frames, bias_strength, hold_until, off_below, weighting, **inputs):
-        from ..flexiact_core.cogvideox.family import check_num_frames, check_size
+        from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0
         from ..flexiact_core.flexiact.bias import MotionBias
 
         # Here, and not in validate_inputs: one sentence instead of one per input, and linked numbers are known too.
-        check_size(width, height)
-        check_num_frames(num_frames)
+        COGVIDEOX_1_0.check_size(width, height)
+        COGVIDEOX_1_0.check_num_frames(num_frames)
         MotionBias(bias_strength, hold_until, off_below, weighting)
         return not_computed(inputs)
 
@@ -323,16 +323,16 @@ class FlexiActSampler(io.ComfyNode):
 
         from ..flexiact_core.cogvideox import model as cogvideox
         from ..flexiact_core.cogvideox.acceleration import EXACT
-        from ..flexiact_core.cogvideox.family import check_video_size, count_latent_frames
+        from ..flexiact_core.cogvideox.family import check_video_size
         from ..flexiact_core.flexiact.bias import MotionBias
         from ..flexiact_core.flexiact.fae import check_fae
         from ..flexiact_core.flexiact.transfer import transfer_action
         from ..flexiact_core.plots import draw_heat_map
-        from ..flexiact_core.video import check_single_image, fit_frames, to_frames
+        from ..flexiact_core.video import to_frames
 
         base = model.base
         bias = MotionBias(bias_strength, hold_until, off_below, weighting)
-        picture = fit_frames(check_single_image(memory.ordinary(image), "image"), width, height)
+        picture = cogvideox.fit_picture(base, memory.ordinary(image), "image", width, height)
         check_video_size(base.transformer.config, width, height, num_frames)
         for action, _ in fae:
             check_fae(action, base.transformer)
@@ -355,7 +355,7 @@ class FlexiActSampler(io.ComfyNode):
             middle = clean_latents.shape[1] // 2
             bar.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
 
-        num_latent_frames = count_latent_frames(base.vae, num_frames)
+        num_latent_frames = base.family.count_latent_frames(num_frames)
         needed = memory.transformer_bytes(
             model, num_latent_frames, *posterior.mean.shape[-2:], batch=2, acceleration=acceleration.run
         )

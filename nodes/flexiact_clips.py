@@ -197,22 +197,20 @@ class LoadReleasedAction(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: BaseModel, action, seed) -> io.NodeOutput:
-        from ..flexiact_core.clips import TRAINING_FPS, cut_crops
+        from ..flexiact_core.clips import cut_crops
+        from ..flexiact_core.cogvideox.model import clip_format
         from ..flexiact_core.flexiact.released import read_released_action
         from ..flexiact_core.plots import tile_videos
         from ..flexiact_core.video_files import read_video
 
         released = read_released_action(folders.path_of(action, find_released_actions(), BENCHMARK.missing(action)))
-        width, height, max_frames = encodings.native_size(model)
+        form = clip_format(model.base)
         generator = encodings.generator(seed)
         # The authors' clips are crops already: each is used as it is.
         videos = [
-            cut_crops(
-                read_video(clip.path, TRAINING_FPS, clip.start, clip.duration),
-                TRAINING_FPS, width, height, max_frames, 1, generator,
-            )[0]
+            cut_crops(read_video(clip.path, form.fps, clip.start, clip.duration), form.fps, form, 1, generator)[0]
             for clip in released.clips
-        ]  # fmt: skip
+        ]
         clips = _encode_clips(model, videos, [clip.caption for clip in released.clips])
         targets = [media.read_image(path) for path, _ in released.targets]
         return io.NodeOutput(clips, tile_videos(videos), targets, [caption for _, caption in released.targets])
@@ -233,11 +231,11 @@ def prepare_clips(
     image_fps=media.FPS, start=0.0, duration=0.0, scale_range=(0.8, 1.2), flip=False,
 ):  # fmt: skip
     from ..flexiact_core.clips import cut_crops
+    from ..flexiact_core.cogvideox.model import clip_format
 
     frames, fps = media.from_reference(reference, image_fps, start, duration)
-    width, height, max_frames = encodings.native_size(model)
     videos = cut_crops(
-        frames, fps, width, height, max_frames, crops, encodings.generator(seed),
+        frames, fps, clip_format(model.base), crops, encodings.generator(seed),
         scale_range=scale_range, flip=flip,
     )  # fmt: skip
     return _encode_clips(model, videos, [caption]), videos

@@ -324,7 +324,7 @@ class TrainRefAdapter(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..flexiact_core.clip_lists import read_clip_list
         from ..flexiact_core.cogvideox.encodings import encode_listed_clips, encoded_file
-        from ..flexiact_core.cogvideox.model import base_signature
+        from ..flexiact_core.cogvideox.model import base_signature, clip_format
         from ..flexiact_core.cogvideox.sampling import make_scheduler
         from ..flexiact_core.flexiact.fit import fit_refadapter, refadapter_of
         from ..flexiact_core.flexiact.refadapter import save_refadapter
@@ -332,19 +332,19 @@ class TrainRefAdapter(io.ComfyNode):
 
         base = model.base
         listed = read_clip_list(folders.input_path(clip_list))
-        width, height, max_frames = encodings.native_size(model)
+        form = clip_format(base)
         captions = {caption: encodings.encode_prompt(model, caption) for caption in {clip.caption for clip in listed}}
         folder = folders.training_folder(FILES) / "clips" / base_signature(base.transformer)
         bar = progress.Progress(len(listed))
-        with memory.on_device(model.vae, memory.encode_bytes(model, max_frames, height, width)) as device:
+        with memory.on_device(
+            model.vae, memory.encode_bytes(model, form.max_frames, form.height_px, form.width_px)
+        ) as device:
             encoded = encode_listed_clips(
                 base.vae,
                 listed,
                 folder,
                 captions.__getitem__,
-                width_px=width,
-                height_px=height,
-                max_frames=max_frames,
+                form=form,
                 device=device,
                 on_clip=lambda index: bar.step(index + 1),
             )
@@ -387,14 +387,14 @@ class _Sampler:
     """Draws sample videos in a training: always the same picture, caption and seed."""
 
     def __init__(self, model: BaseModel, clips: ActionClips, image, cfg: float, seed: int):
-        from ..flexiact_core.video import check_single_image, fit_frames
+        from ..flexiact_core.cogvideox.model import fit_picture
 
         self.model, self.clips, self.cfg, self.seed = model, clips, cfg, seed
         self.frames = clips.first_video
         self.posterior = clips.first_image
         if image is not None:
             width, height, _ = encodings.native_size(model)
-            picture = fit_frames(check_single_image(memory.ordinary(image), "sample_image"), width, height)
+            picture = fit_picture(model.base, memory.ordinary(image), "sample_image", width, height)
             self.posterior = encodings.encode_image(model, picture)
 
     def draw(self, fae):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..clip_lists import ListedClip
-from ..clips import TRAINING_FPS, select_window
+from ..clips import ClipFormat, select_window
 from ..video import fit_frames, to_model_pixels
 from ..video_files import read_video
 from ..weight_files import read_tensors, write_tensors
@@ -93,9 +93,7 @@ def encode_listed_clips(
     folder: Path,
     encode_caption: Callable[[str], Tensor],
     *,
-    width_px: int,
-    height_px: int,
-    max_frames: int,
+    form: ClipFormat,
     device: torch.device,
     images_per_clip: int = 8,
     seed: int = 0,
@@ -103,8 +101,8 @@ def encode_listed_clips(
 ) -> EncodedClips:
     """The clips, encoded into files in `folder`; those that are there already are left as they are.
 
-    Of each clip one stretch of 8k+1 frames, at most max_frames, at a random place, and some of its frames, at random,
-    as condition images. encode_caption gives embeddings (1, S, D). on_clip is called after each clip with its index.
+    Of each clip one stretch of the form's length, at a random place, and some of its frames, at random, as condition
+    images. encode_caption gives embeddings (1, S, D). on_clip is called after each clip with its index.
     Raises FileError and ShapeError if a video cannot be read or is too short.
     """
     files = []
@@ -112,8 +110,8 @@ def encode_listed_clips(
         file = encoded_file(clip, folder)
         if not file.is_file():
             generator = torch.Generator().manual_seed(seed + index)
-            frames = read_video(clip.path, TRAINING_FPS, clip.start, clip.duration)
-            window = fit_frames(select_window(frames, max_frames, generator) / 255, width_px, height_px)
+            frames = read_video(clip.path, form.fps, clip.start, clip.duration)
+            window = fit_frames(select_window(frames, form, generator) / 255, form.width_px, form.height_px)
             picked = torch.randperm(len(window), generator=generator)[:images_per_clip]
             video = encode_pixels(vae, to_model_pixels(window), device)
             images = [encode_pixels(vae, to_model_pixels(window[at : at + 1]), device) for at in picked]

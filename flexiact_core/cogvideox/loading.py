@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..errors import FileError
 from ..weight_files import check_keys, read_shapes, read_tensors
+from .family import COGVIDEOX_1_0
 from .model import CogVideoXI2V
 from .tokenizer import load_tokenizer
 
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = COGVIDEOX_1_0.latent_channels
 FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 # CogVideoX-5B-I2V's transformer, for single files that come without a config.

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .acceleration import Acceleration
-from .family import TILE_PX
 from .model import CogVideoXI2V
 
 
@@ -58,7 +57,8 @@ def encode_bytes(base: CogVideoXI2V, num_frames: int, height_px: int, width_px: 
 
 def decode_bytes(base: CogVideoXI2V, num_frames: int, height_px: int, width_px: int) -> int:
     """An estimate of what decoding frames needs beside the weights: the layers of one tile, and the video twice."""
-    tile = min(height_px, TILE_PX[0]) * min(width_px, TILE_PX[1])
+    tile_height, tile_width = base.family.tile_px
+    tile = min(height_px, tile_height) * min(width_px, tile_width)
     video = 3 * num_frames * height_px * width_px * base.dtype.itemsize
     return 200 * tile * _widest_layer(base) + 2 * video
 

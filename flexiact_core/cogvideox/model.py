@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..clips import ClipFormat
 from ..modules import share_weights
-from .family import BASE_GRID, TILE_PX
+from ..video import check_single_image, fit_frames
+from .family import COGVIDEOX_1_0, Family, family_of
 
 # The value of "rotary_spacing" in the config of a transformer trained with rotary positions as diffusers 0.42 spaces
 # them, not as the release does.
@@ -40,6 +42,11 @@ class CogVideoXI2V:
     scheduler_config: Mapping[str, Any]
     dtype: torch.dtype  # what the modules compute in; weights may be stored smaller
 
+    @property
+    def family(self) -> Family:
+        """What this base shares with others of its kind."""
+        return family_of(self.transformer.config)
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
@@ -50,14 +57,35 @@ class Posterior:
 
 
 def base_signature(transformer: CogVideoXTransformer3DModel) -> str:
-    """The name of the sizes that motion tokens and adapters must fit: layers x width, e.g. 'cogvideox-i2v-42x3072'."""
+    """The name of what motion tokens and adapters must fit: family, layers x width, e.g. 'cogvideox-i2v-42x3072'."""
     config = transformer.config
-    return f"cogvideox-i2v-{config.num_layers}x{config.num_attention_heads * config.attention_head_dim}"
+    return f"{family_of(config).signature}-{config.num_layers}x{width_of(config)}"
+
+
+def width_of(config) -> int:
+    """The width of a token in a transformer with this config."""
+    return config.num_attention_heads * config.attention_head_dim
 
 
 def native_size(base: CogVideoXI2V) -> tuple[int, int, int]:
     """Width and height in pixels and number of frames of the videos that the base was trained on."""
     return base.vae.config.sample_width, base.vae.config.sample_height, base.transformer.config.sample_frames
+
+
+def clip_format(base: CogVideoXI2V) -> ClipFormat:
+    """The clips that the base learns from."""
+    family, (width_px, height_px, max_frames) = base.family, native_size(base)
+    return ClipFormat(
+        width_px, height_px, family.fps, max_frames, family.min_frames, family.frame_multiple, family.frame_offset
+    )
+
+
+def fit_picture(base: CogVideoXI2V, image: Tensor, name: str, width_px: int, height_px: int) -> Tensor:
+    """One picture (1, height_px, width_px, 3) in 0..1, scaled to cover the size and cut at the centre.
+
+    image is (1, H, W, C). Raises ShapeError, with the input's `name`, if it is no single picture, or too small.
+    """
+    return fit_frames(check_single_image(image, name, base.family.size_multiple), width_px, height_px)
 
 
 def for_num_latent_frames(transformer, num_latent_frames: int):
@@ -83,30 +111,41 @@ def for_num_latent_frames(transformer, num_latent_frames: int):
 def rotary_positions(config: Mapping[str, Any], num_latent_frames: int, latent_height: int, latent_width: int):
     """Cosines and sines of the rotary positions, each (video tokens, head width), float32 on the CPU.
 
-    The patches are laid out against the 30 x 45 patches of 480 x 720 pixels, the size CogVideoX 1.0 was trained at:
-    fitted into that rectangle, centred, and spaced evenly without its end (diffusers 0.31, which the released files
-    were made with). A config whose "rotary_spacing" is SCALED_STOP says that its weights learned another spacing.
+    Positions of the patches are laid out against the family's grid, the size it was trained at: fitted into that
+    rectangle, centred, and spaced evenly without its end (diffusers 0.31, which the released files were made with).
+    A config whose "rotary_spacing" is SCALED_STOP says that its weights learned another spacing. A family without a
+    grid counts patches.
     None for a base without rotary positions.
     """
     if not config["use_rotary_positional_embeddings"]:
         return None
     from diffusers.models.embeddings import get_1d_rotary_pos_embed
-    from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
 
     patch, head_dim = config["patch_size"], config["attention_head_dim"]
+    depth = num_latent_frames // (config.get("patch_size_t") or 1)
     rows, columns = latent_height // patch, latent_width // patch
-    (top, left), (bottom, right) = get_resize_crop_region_for_grid((rows, columns), BASE_GRID[1], BASE_GRID[0])
-    space = _spread_to_scaled_stop if config.get("rotary_spacing") == SCALED_STOP else _spread
+    down, across = _patch_positions(config, rows, columns)
     # A quarter of the channels turns with the frame, three eighths each with row and column.
-    frame = get_1d_rotary_pos_embed(head_dim // 4, np.arange(num_latent_frames, dtype=np.float32), use_real=True)
-    row = get_1d_rotary_pos_embed(head_dim // 8 * 3, space(top, bottom, rows), use_real=True)
-    column = get_1d_rotary_pos_embed(head_dim // 8 * 3, space(left, right, columns), use_real=True)
-    shape = (num_latent_frames, rows, columns, -1)
+    frame = get_1d_rotary_pos_embed(head_dim // 4, np.arange(depth, dtype=np.float32), use_real=True)
+    row = get_1d_rotary_pos_embed(head_dim // 8 * 3, down, use_real=True)
+    column = get_1d_rotary_pos_embed(head_dim // 8 * 3, across, use_real=True)
+    shape = (depth, rows, columns, -1)
     cos, sin = (
         torch.cat([t[:, None, None].expand(shape), h[:, None].expand(shape), w.expand(shape)], dim=-1).flatten(0, 2)
         for t, h, w in zip(frame, row, column, strict=True)
     )
     return cos, sin
+
+
+def _patch_positions(config: Mapping[str, Any], rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
+
+    grid = family_of(config).grid
+    if grid is None:
+        return np.arange(rows, dtype=np.float32), np.arange(columns, dtype=np.float32)
+    (top, left), (bottom, right) = get_resize_crop_region_for_grid((rows, columns), grid[1], grid[0])
+    space = _spread_to_scaled_stop if config.get("rotary_spacing") == SCALED_STOP else _spread
+    return space(top, bottom, rows), space(left, right, columns)
 
 
 def _spread(start: float, stop: float, count: int) -> np.ndarray:
@@ -157,12 +196,20 @@ def pad_image_latents(image_latent: Tensor, num_latent_frames: int) -> Tensor:
 
 
 @torch.no_grad()
-def decode_latents(vae: AutoencoderKLCogVideoX, latents: Tensor, device: torch.device) -> Tensor:
-    """Pixels (1, 3, T, H, W), about -1..1, of latents (1, L, C, h, w); computed on `device`, where the VAE is."""
+def decode_latents(
+    vae: AutoencoderKLCogVideoX,
+    latents: Tensor,
+    device: torch.device,
+    tile_px: tuple[int, int] = COGVIDEOX_1_0.tile_px,
+) -> Tensor:
+    """Pixels (1, 3, T, H, W), about -1..1, of latents (1, L, C, h, w); computed on `device`, where the VAE is.
+
+    Frames larger than tile_px, height and width, are decoded in blended tiles: whole ones of 480x720 would need far
+    more memory.
+    """
     unscaled = latents.transpose(1, 2) / vae.config.scaling_factor
-    # Frames larger than a tile are decoded in blended tiles; whole frames of 480x720 would need far more memory.
     tiled = share_weights(vae)
-    tiled.enable_tiling(*TILE_PX)
+    tiled.enable_tiling(*tile_px)
     return tiled.decode(unscaled.to(device, vae.dtype)).sample
 
 

@@ -41,7 +41,7 @@ def train(settings: argparse.Namespace) -> Path:
     from ..clip_lists import read_clip_list
     from ..cogvideox.encodings import encode_listed_clips
     from ..cogvideox.loading import load_base
-    from ..cogvideox.model import base_signature, encode_prompt, native_size
+    from ..cogvideox.model import base_signature, clip_format, encode_prompt
     from ..cogvideox.sampling import make_scheduler
     from ..training import load_state, save_state
     from .fit import fit_refadapter, refadapter_of
@@ -51,7 +51,6 @@ def train(settings: argparse.Namespace) -> Path:
     device = accelerator.device
     clips = read_clip_list(settings.data)
     base = load_base(settings.base, settings.base, getattr(torch, settings.dtype))
-    width, height, max_frames = native_size(base)
     cache = settings.cache or settings.output.with_suffix(".clips")
     length = base.transformer.config.max_text_seq_length
 
@@ -68,9 +67,7 @@ def train(settings: argparse.Namespace) -> Path:
             clips,
             cache,
             captions.__getitem__,
-            width_px=width,
-            height_px=height,
-            max_frames=max_frames,
+            form=clip_format(base),
             device=device,
             seed=settings.seed,
             on_clip=lambda index: accelerator.print(f"encoded {index + 1} of {len(clips)} clips"),

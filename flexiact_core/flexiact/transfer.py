@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..cogvideox.acceleration import EXACT, Acceleration
-from ..cogvideox.family import count_latent_frames
 from ..cogvideox.model import CogVideoXI2V, Posterior, pad_image_latents, sample_posterior
 from ..cogvideox.sampling import SchedulerName, make_scheduler, sample
 from .bias import MotionBias
@@ -52,7 +51,7 @@ def transfer_action(
         check_fae(fae, base.transformer)
     generator = torch.Generator().manual_seed(seed)
     image_latent = sample_posterior(image, base.vae.config.scaling_factor, generator)
-    image_latents = pad_image_latents(image_latent, count_latent_frames(base.vae, num_frames))
+    image_latents = pad_image_latents(image_latent, base.family.count_latent_frames(num_frames))
     noise = torch.randn(image_latents.shape, generator=generator)
 
     transformer = with_refadapters(base.transformer, adapters, device, base.dtype)

@@ -12,6 +12,7 @@ from .actions import NUM_FRAMES
 from .measure import Fidelity, Identity, features, ideal_of, measure_video, read_track
 from .render import render_clip
 from .scenes import FRAME_PX, Scene
+from .shipped import FPS
 
 QUANTITIES = ("x", "y", "size", "angle (cos)", "angle (sin)", "camera pan", "camera zoom")
 WIDTH_PX = 960
@@ -38,7 +39,7 @@ def draw_measure(frames: Tensor, scene: Scene, action: str) -> tuple[Tensor, Fid
     moving = np.flatnonzero(np.abs(true).max(axis=0) > _AT_REST)
     series = []
     for column in moving:
-        seconds = (np.arange(NUM_FRAMES) / 8).tolist()
+        seconds = (np.arange(NUM_FRAMES) / FPS).tolist()
         series.append((f"{QUANTITIES[column]}, true", seconds, true[:, column].tolist()))
         series.append((f"{QUANTITIES[column]}, read", seconds, measured[:, column].tolist()))
     title = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cogvideox.family import COGVIDEOX_1_0
 from .actions import ACTIONS, NUM_FRAMES
 from .render import render_clip
 from .scenes import Scene, caption, sample_scene, sample_target
@@ -14,7 +15,7 @@ from .scenes import Scene, caption, sample_scene, sample_target
 # The folders are laid out and named as a user's own model folders, so that nothing else needs to know this world.
 LABEL = "small world (built in)"
 WEIGHTS = Path(__file__).parent / "weights"
-FPS = 8
+FPS = COGVIDEOX_1_0.fps
 
 
 def base_folder(weights: Path = WEIGHTS) -> Path:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from comfy_api.latest import InputImpl, Types
 
+from ...flexiact_core.cogvideox.family import COGVIDEOX_1_0
 from .memory import normal_tensors, ordinary
 
-FPS = 8
+FPS = COGVIDEOX_1_0.fps
 
 
 def to_video(frames):
@@ -22,7 +23,7 @@ def from_reference(reference, image_fps: float, start: float, duration: float):
 
     A video file gives frames at 8 per second, by its own time stamps; an IMAGE batch is taken to be at image_fps.
     """
-    from ...flexiact_core.clips import TRAINING_FPS, trim_frames
+    from ...flexiact_core.clips import trim_frames
     from ...flexiact_core.video_files import read_video
 
     if isinstance(reference, InputImpl.VideoFromFile):
@@ -30,8 +31,8 @@ def from_reference(reference, image_fps: float, start: float, duration: float):
         left = max(0.0, trim_duration - start) if trim_duration else 0.0
         wanted = min(filter(None, (duration, left)), default=0.0)
         with normal_tensors():
-            frames = read_video(reference.get_stream_source(), TRAINING_FPS, trim_start + start, wanted)
-        return frames, TRAINING_FPS
+            frames = read_video(reference.get_stream_source(), FPS, trim_start + start, wanted)
+        return frames, FPS
     fps = float(image_fps)
     if hasattr(reference, "get_components"):
         components = reference.get_components()

@@ -139,9 +139,8 @@ def encode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: in
 
 def decode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: int) -> int:
     """An estimate of what decoding frames needs beside the weights: the layers of one tile, and the video twice."""
-    from ...flexiact_core.cogvideox.family import TILE_PX
-
-    tile = min(height_px, TILE_PX[0]) * min(width_px, TILE_PX[1])
+    tile_height, tile_width = model.base.family.tile_px
+    tile = min(height_px, tile_height) * min(width_px, tile_width)
     video = 3 * num_frames * height_px * width_px * model.base.dtype.itemsize
     return 200 * tile * _widest_layer(model) + 2 * video
 

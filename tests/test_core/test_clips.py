@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flexiact_core.clips import random_crops, resample_frames, select_window
+from flexiact_core.clips import ClipFormat, random_crops, resample_frames, select_window
 from flexiact_core.cogvideox.encodings import encode_clips
 from flexiact_core.cogvideox.model import encode_pixels
 from flexiact_core.errors import SettingError, ShapeError
@@ -22,17 +22,21 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def form(max_frames):
+    return ClipFormat(64, 48, 8, max_frames, 9, 8, 1)
+
+
 def picture(count=9, height=48, width=64, seed=1):
     return torch.rand(count, height, width, 3, generator=seeded(seed))
 
 
 def test_every_third_frame_of_a_24_fps_video_is_taken():
-    assert numbers(resample_frames(numbered(72), 24.0)) == list(range(0, 72, 3))
+    assert numbers(resample_frames(numbered(72), 24.0, 8)) == list(range(0, 72, 3))
 
 
 @pytest.mark.parametrize("fps", [23.976, 25.0, 29.97, 30.0, 50.0, 60.0])
 def test_resampling_takes_the_frame_nearest_to_each_moment(fps):
-    taken = numbers(resample_frames(numbered(240), fps))
+    taken = numbers(resample_frames(numbered(240), fps, 8))
     assert len(taken) == round(240 * 8 / fps)
     for index, number in enumerate(taken):
         assert abs(number / fps - index / 8) <= 0.5 / fps + 1e-6
@@ -40,37 +44,37 @@ def test_resampling_takes_the_frame_nearest_to_each_moment(fps):
 
 @pytest.mark.parametrize("fps", [8.0, 7.5, 1.0])
 def test_slow_videos_keep_their_frames(fps):
-    assert numbers(resample_frames(numbered(10), fps)) == list(range(10))
+    assert numbers(resample_frames(numbered(10), fps, 8)) == list(range(10))
 
 
 def test_a_very_short_fast_video_keeps_at_least_one_frame():
-    assert numbers(resample_frames(numbered(2), 120.0)) == [0]
+    assert numbers(resample_frames(numbered(2), 120.0, 8)) == [0]
 
 
 @pytest.mark.parametrize("fps", [0.0, -8.0, float("nan")])
 def test_a_video_without_a_speed_is_refused(fps):
     with pytest.raises(SettingError, match="fps .*no speed. Set its frame rate"):
-        resample_frames(numbered(10), fps)
+        resample_frames(numbered(10), fps, 8)
 
 
 @pytest.mark.parametrize(("count", "length"), [(9, 9), (16, 9), (17, 17), (48, 41), (49, 49), (200, 49)])
 def test_a_window_is_the_longest_stretch_of_8k_plus_1_frames(count, length):
-    window = numbers(select_window(numbered(count), 49, seeded()))
+    window = numbers(select_window(numbered(count), form(49), seeded()))
     assert len(window) == length
     assert window == list(range(int(window[0]), int(window[0]) + length))
 
 
 def test_windows_lie_anywhere_and_follow_their_generator():
-    starts = {numbers(select_window(numbered(20), 17, seeded(seed)))[0] for seed in range(60)}
+    starts = {numbers(select_window(numbered(20), form(17), seeded(seed)))[0] for seed in range(60)}
     assert starts == {0, 1, 2, 3}
-    first, again = (select_window(numbered(60), 17, seeded(5)) for _ in range(2))
+    first, again = (select_window(numbered(60), form(17), seeded(5)) for _ in range(2))
     assert torch.equal(first, again)
 
 
 @pytest.mark.parametrize("count", [0, 1, 8])
 def test_too_short_a_reference_is_refused_with_what_is_needed(count):
     with pytest.raises(ShapeError, match=rf"reference: {count} frames at 8 fps found, at least 9 .*\(1.1 seconds\)"):
-        select_window(numbered(count), 49, seeded())
+        select_window(numbered(count), form(49), seeded())
 
 
 def test_crops_have_the_size_asked_for_and_the_first_is_the_fitted_video():

@@ -1,60 +1,8 @@
 import pytest
 import torch
 
-from flexiact_core.cogvideox.family import check_num_frames, check_size
-from flexiact_core.errors import SettingError, ShapeError
+from flexiact_core.errors import ShapeError
 from flexiact_core.video import check_frames, check_single_image, fit_frames, to_frames, to_model_pixels
-
-
-@pytest.mark.parametrize("num_frames", [1, 9, 17, 49, 81])
-def test_8k_plus_1_frames_pass(num_frames):
-    assert check_num_frames(num_frames) == num_frames
-
-
-@pytest.mark.parametrize(
-    ("num_frames", "nearest"), [(8, 9), (13, 9), (50, 49), (48, 49), (5, 1), (2, 1), (0, 1), (-3, 1), (14, 17)]
-)
-def test_other_frame_counts_are_refused_naming_the_nearest(num_frames, nearest):
-    with pytest.raises(SettingError, match=rf"num_frames {num_frames}: .*Nearest: {nearest}\b"):
-        check_num_frames(num_frames)
-
-
-@pytest.mark.parametrize("num_frames", [1, 9, 17])
-def test_the_vae_returns_exactly_the_frames_that_pass(base, num_frames):
-    from flexiact_core.cogvideox.model import decode_latents, encode_pixels
-
-    cpu = torch.device("cpu")
-    posterior = encode_pixels(base.vae, torch.zeros(1, 3, num_frames, 16, 16), cpu)
-    assert posterior.mean.shape[1] == (num_frames - 1) // 4 + 1
-    assert decode_latents(base.vae, posterior.mean, cpu).shape[2] == num_frames
-
-
-def test_the_vae_returns_more_frames_for_a_4k_plus_1_count_that_is_refused(base):
-    from flexiact_core.cogvideox.model import decode_latents, encode_pixels
-
-    cpu = torch.device("cpu")
-    posterior = encode_pixels(base.vae, torch.zeros(1, 3, 13, 16, 16), cpu)
-    assert decode_latents(base.vae, posterior.mean, cpu).shape[2] > 13
-
-
-def test_sizes_in_steps_of_16_pass():
-    check_size(720, 480)
-    check_size(16, 16)
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "message"),
-    [
-        (721, 480, "width 721: .*16 pixels. Nearest: 720"),
-        (720, 487, "height 487: .*Nearest: 480"),
-        (8, 480, "width 8: .*Nearest: 16"),
-        (720, 0, "height 0: .*Nearest: 16"),
-        (-16, 480, "width -16: .*Nearest: 16"),
-    ],
-)
-def test_other_sizes_are_refused_naming_the_nearest(width, height, message):
-    with pytest.raises(SettingError, match=message):
-        check_size(width, height)
 
 
 def picture(*shape):
@@ -104,7 +52,7 @@ def test_grey_pictures_become_rgb():
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (15, 400), (400, 2)])
 def test_a_tiny_picture_is_refused_with_its_size(height, width):
     with pytest.raises(ShapeError, match=f"image: {width}x{height} pixels is too small; at least 16x16"):
-        check_single_image(picture(1, height, width, 3), "image")
+        check_single_image(picture(1, height, width, 3), "image", 16)
 
 
 def test_a_huge_picture_is_fitted():

@@ -48,14 +48,14 @@ def learn_action(
     """
     from ...clips import cut_crops
     from ...cogvideox.encodings import encode_clips
-    from ...cogvideox.model import encode_prompt
+    from ...cogvideox.model import clip_format, encode_prompt
     from ...cogvideox.sampling import make_scheduler
     from ...flexiact.fit import TOKENS, fit_fae
 
     where = torch.device(device)
     example = shipped.example(action)
     generator = torch.Generator().manual_seed(seed)
-    videos = cut_crops(torch.from_numpy(example.reference), shipped.FPS, 64, 64, 17, crops, generator)
+    videos = cut_crops(torch.from_numpy(example.reference), shipped.FPS, clip_format(base), crops, generator)
     length = base.transformer.config.max_text_seq_length
     with torch.no_grad():
         words, empty = (

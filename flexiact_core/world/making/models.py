@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...cogvideox.family import COGVIDEOX_1_0
 from ..scenes import FRAME_PX, vocabulary
 
 MAX_TEXT_TOKENS = 16
 TEXT_WIDTH = 64
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = COGVIDEOX_1_0.latent_channels
 
 
 def make_vae():

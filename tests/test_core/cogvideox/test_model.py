@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 
-from flexiact_core.cogvideox.family import check_video_size
 from flexiact_core.cogvideox.model import (
     Posterior,
     base_signature,
@@ -19,7 +18,6 @@ from flexiact_core.cogvideox.model import (
     rotary_positions,
     sample_posterior,
 )
-from flexiact_core.errors import SettingError
 from flexiact_core.modules import share_weights
 
 CPU = torch.device("cpu")
@@ -75,45 +73,6 @@ def test_a_signature_tells_the_sizes_that_files_must_fit(base):
 
 def test_the_native_size_is_what_the_base_was_trained_on(base):
     assert native_size(base) == (64, 64, 17)
-
-
-LEARNED = {
-    "use_learned_positional_embeddings": True,
-    "sample_width": 90,
-    "sample_height": 60,
-    "sample_frames": 49,
-}
-
-
-@pytest.mark.parametrize("num_frames", [1, 9, 49])
-def test_learned_positions_take_their_own_size_and_no_more_frames(num_frames):
-    check_video_size(LEARNED, 720, 480, num_frames)
-
-
-@pytest.mark.parametrize(("width", "height"), [(480, 720), (736, 480), (720, 496), (16, 16)])
-def test_learned_positions_refuse_other_sizes_naming_their_own(width, height):
-    message = f"{width}x{height}: this base has learned positions for 720x480 only. Set width 720 and height 480"
-    with pytest.raises(SettingError, match=message):
-        check_video_size(LEARNED, width, height, 49)
-
-
-def test_learned_positions_refuse_more_frames():
-    with pytest.raises(SettingError, match="num_frames 57: .*positions for 49 frames. Set num_frames to 49 or less"):
-        check_video_size(LEARNED, 720, 480, 57)
-
-
-def test_rotary_positions_alone_take_any_size():
-    check_video_size(LEARNED | {"use_learned_positional_embeddings": False}, 512, 768, 81)
-
-
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [((720, 480, 50), "num_frames 50: .*Nearest: 49"), ((721, 480, 49), "width 721: .*Nearest: 720")],
-)
-def test_a_video_size_is_checked_whatever_the_positions(size, message):
-    for learned in (True, False):
-        with pytest.raises(SettingError, match=message):
-            check_video_size(LEARNED | {"use_learned_positional_embeddings": learned}, *size)
 
 
 def test_fewer_frames_use_the_first_learned_positions(base):

@@ -8,6 +8,7 @@ from videos import make_video
 from flexiact_core.clip_lists import read_clip_list
 from flexiact_core.cogvideox.encodings import encode_listed_clips
 from flexiact_core.cogvideox.loading import load_base
+from flexiact_core.cogvideox.model import clip_format
 from flexiact_core.errors import FileError
 from flexiact_core.flexiact.released import find_released_actions, read_released_action
 
@@ -93,7 +94,7 @@ def test_each_clip_is_encoded_once(benchmark, small_base, tmp_path):
 
     def encode():
         return encode_listed_clips(
-            base.vae, clips, tmp_path / "cache", encode_caption, width_px=64, height_px=64, max_frames=17,
+            base.vae, clips, tmp_path / "cache", encode_caption, form=clip_format(base),
             device=torch.device("cpu"),
         )  # fmt: skip
 
@@ -110,8 +111,8 @@ def test_condition_images_are_frames_from_all_over_the_clip(benchmark, small_bas
     base = load_base(small_base, small_base, torch.float32)
     clips = read_released_action(find_released_actions(benchmark)["human/rotate"]).clips[:1]
     data = encode_listed_clips(
-        base.vae, clips, tmp_path / "cache", lambda caption: torch.zeros(1, 2, 2), width_px=64, height_px=64,
-        max_frames=17, device=torch.device("cpu"), images_per_clip=8,
+        base.vae, clips, tmp_path / "cache", lambda caption: torch.zeros(1, 2, 2), form=clip_format(base),
+        device=torch.device("cpu"), images_per_clip=8,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     means = {round(data.draw(generator).image.mean.sum().item(), 3) for _ in range(40)}
