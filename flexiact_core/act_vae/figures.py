@@ -118,7 +118,7 @@ def draw_figures(
     *,
     neutral: float = 0.5,
     crossed: float = 0.0,
-    margin: tuple[float, float] = (0.35, 0.65),
+    margin: tuple[float, float] = (0.25, 0.5),
 ) -> FigureClips:
     """Clips of random bodies, actions, tempi, views and starts.
 
@@ -141,8 +141,7 @@ def draw_figures(
     posture = posture + torch.randn(posture.shape[0], 1, posture.shape[-1], generator=generator) * _SHAKE
     points = _seen(_joints(posture, _draw_body(num_clips, generator)), generator)
     wider = _between(*margin, num_clips, generator)
-    boxes = [grow_box(person_box(clip[0]), float(more)) for clip, more in zip(points, wider)]
-    poses = torch.stack([to_box(clip, box) for clip, box in zip(points, boxes)])
+    poses = to_box(points, grow_box(person_box(points[:, 0]), wider)[:, None])
     return FigureClips(poses.flatten(2), action, is_neutral, is_crossed)
 
 

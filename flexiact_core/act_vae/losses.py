@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import CheckpointError, ShapeError
+from ..errors import FileError, ShapeError
 from .model import ActionPoses, roll_out
 
 POSE_WEIGHT = 200.0
@@ -111,12 +111,12 @@ def perceptual_error(vgg: Mapping[str, Tensor], made: Tensor, real: Tensor) -> T
 def check_vgg(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The convolutions that perceptual_error() needs, of a state of torchvision's vgg19.
 
-    Raises CheckpointError if they are not there.
+    Raises FileError if they are not there.
     """
     wanted = [f"features.{number}.{part}" for level in VGG_LEVELS for number in level for part in ("weight", "bias")]
     missing = [key for key in wanted if key not in tensors]
     if missing:
-        raise CheckpointError(f"{name}: no VGG19 of torchvision: {missing[0]} is missing. Use vgg19-dcbb9e9d.pth.")
+        raise FileError(f"{name}: no VGG19 of torchvision: {missing[0]} is missing. Use vgg19-dcbb9e9d.pth.")
     return {key: tensors[key].float() for key in wanted}
 
 
