@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,6 +12,43 @@ from torch import Tensor
 
 from .errors import FileError, SettingError
 from .weight_files import read_metadata, read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Adam as a method's authors set it; gradients are cut to the norm gradient_clip, or with None not at all.
+
+    decoupled takes weight_decay off the weights themselves (AdamW), else it is added to the gradients (Adam). With
+    halve_every the learning rate is half as high after each of so many steps, counted before the update.
+    The defaults are FlexiAct's. usual_rate is the learning rate that a message names.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    gradient_clip: float | None = 1.0
+    usual_rate: float = 0.003
+    decoupled: bool = True
+    halve_every: int = 0
+
+    def optimizer(self, leaves: Sequence[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+        """The optimizer of some parameters."""
+        kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
+        return kind(leaves, lr=learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+
+    def learning_rate(self, first: float, step: int) -> float:
+        """The learning rate of step number `step` (from 1), where the first is `first`."""
+        return first * 0.5 ** (step // self.halve_every) if self.halve_every else first
+
+
+DEFAULT_RECIPE = Recipe()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One of several kinds of step that a training takes in turns: what its loss is, and the keys that it moves."""
+
+    compute_loss: Callable[[], Tensor]
+    keys: tuple[str, ...]
 
 
 class StopTraining(Exception):
@@ -22,33 +59,20 @@ class StopTraining(Exception):
 class TrainingState:
     """All that a training needs to go on: what was learned, the optimizer's moments, and the random state.
 
-    parameters and moments are float32 on the CPU; losses holds one value for each step done.
+    parameters and moments are float32 on the CPU; losses holds one value for each step done. buffers are what a
+    module counts while it is trained, such as the statistics of batch normalisation.
     """
 
     parameters: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
     generator: Tensor
     losses: Tensor
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def steps_done(self) -> int:
         return len(self.losses)
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """AdamW as a method's authors set it; gradients are cut to the norm gradient_clip, or with None not at all.
-
-    The defaults are FlexiAct's. usual_rate is the learning rate that a message names.
-    """
-
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 1e-4
-    gradient_clip: float | None = 1.0
-    usual_rate: float = 0.003
-
-
-DEFAULT_RECIPE = Recipe()
 
 OnStep = Callable[[int, float, Callable[[], TrainingState]], None]
 
@@ -57,6 +81,7 @@ def save_state(state: TrainingState, path: Path, metadata: Mapping[str, str]) ->
     """The checkpoint written, whole or not at all. Raises FileError if it could not be written."""
     tensors = {f"learned/{key}": value for key, value in state.parameters.items()}
     tensors |= {f"moments/{key}": value for key, value in state.moments.items()}
+    tensors |= {f"buffers/{key}": value for key, value in state.buffers.items()}
     tensors |= {"generator": state.generator, "losses": state.losses}
     return write_tensors(tensors, path, metadata)
 
@@ -71,7 +96,8 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, str]]:
     parameters, moments = part("learned/"), part("moments/")
     if not parameters or len(moments) != 2 * len(parameters) or not {"generator", "losses"} <= tensors.keys():
         raise FileError(f"{Path(path).name}: this is no checkpoint of a training. Choose another file.")
-    return TrainingState(parameters, moments, tensors["generator"], tensors["losses"]), read_metadata(path)
+    state = TrainingState(parameters, moments, tensors["generator"], tensors["losses"], part("buffers/"))
+    return state, read_metadata(path)
 
 
 def check_training_settings(steps: int, learning_rate: float, batch_size: int, recipe: Recipe = DEFAULT_RECIPE) -> None:
@@ -88,7 +114,7 @@ def check_training_settings(steps: int, learning_rate: float, batch_size: int, r
 
 def descend(
     parameters: Mapping[str, torch.nn.Parameter],
-    compute_loss: Callable[[], Tensor],
+    compute_loss: Callable[[], Tensor] | Sequence[Turn],
     generator: torch.Generator,
     *,
     steps: int,
@@ -97,32 +123,42 @@ def descend(
     on_step: OnStep | None,
     stop_on: tuple[type[BaseException], ...],
     recipe: Recipe = DEFAULT_RECIPE,
+    buffers: Mapping[str, Tensor] | None = None,
 ) -> TrainingState:
-    leaves = list(parameters.values())
-    optimizer = torch.optim.AdamW(leaves, lr=learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    """The state after `steps` steps of gradient descent on `parameters`, which are changed, as are `buffers`.
+
+    compute_loss gives the loss of one step and draws from `generator` alone; or it is a sequence of turns, one step
+    each, that begin anew after the last. on_step is called after each step with its index, its loss and a function
+    that gives the state. Exceptions of `stop_on` end the training with the state after the last whole step.
+    Raises SettingError if the loss is no longer a number, FileError if `resume` is of other parameters.
+    """
+    turns = [Turn(compute_loss, tuple(parameters))] if callable(compute_loss) else list(compute_loss)
+    optimizers = {turn.keys: recipe.optimizer([parameters[key] for key in turn.keys], learning_rate) for turn in turns}
+    buffers = buffers or {}
     losses: list[float] = []
     if resume is not None:
-        _restore(resume, parameters, optimizer)
+        _restore(resume, parameters, optimizers, turns, buffers)
         generator.set_state(resume.generator)
         losses = resume.losses.tolist()
 
     def take_state() -> TrainingState:
-        return _snapshot(parameters, optimizer, generator, losses)
+        return _snapshot(parameters, optimizers, generator, losses, buffers)
 
     for step in range(len(losses), steps):
         random_state = generator.get_state()
+        turn = turns[step % len(turns)]
         try:
-            loss = compute_loss()
+            loss = turn.compute_loss()
             if not math.isfinite(loss.item()):
                 raise SettingError(
                     f"training: the loss is no longer a number at step {step + 1}. Use a smaller learning rate than "
                     f"{learning_rate:g}."
                 )
             loss.backward()
-            if recipe.gradient_clip is not None:
-                torch.nn.utils.clip_grad_norm_(leaves, recipe.gradient_clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            _update(
+                parameters, turn.keys, optimizers[turn.keys], recipe,
+                recipe.learning_rate(learning_rate, step // len(turns) + 1),
+            )  # fmt: skip
             losses.append(loss.item())
             if on_step is not None:
                 on_step(step, losses[-1], take_state)
@@ -134,20 +170,33 @@ def descend(
     return take_state()
 
 
-def _snapshot(parameters, optimizer, generator: torch.Generator, losses: list[float]) -> TrainingState:
+def _update(parameters, keys: Sequence[str], optimizer, recipe: Recipe, learning_rate: float) -> None:
+    if recipe.gradient_clip is not None:
+        torch.nn.utils.clip_grad_norm_([parameters[key] for key in keys], recipe.gradient_clip)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    # A loss may have reached what another turn moves.
+    for parameter in parameters.values():
+        parameter.grad = None
+
+
+def _snapshot(parameters, optimizers, generator: torch.Generator, losses: list[float], buffers) -> TrainingState:
     learned = {key: value.detach().float().cpu().clone() for key, value in parameters.items()}
     moments = {}
-    for key, value in parameters.items():
-        for moment in ("exp_avg", "exp_avg_sq"):
-            stored = optimizer.state[value].get(moment)
-            stored = torch.zeros_like(learned[key]) if stored is None else stored.detach().cpu().clone()
-            moments[f"{moment}/{key}"] = stored
-    return TrainingState(learned, moments, generator.get_state(), torch.tensor(losses, dtype=torch.float64))
+    for keys, optimizer in optimizers.items():
+        for key in keys:
+            for moment in ("exp_avg", "exp_avg_sq"):
+                stored = optimizer.state[parameters[key]].get(moment)
+                stored = torch.zeros_like(learned[key]) if stored is None else stored.detach().cpu().clone()
+                moments[f"{moment}/{key}"] = stored
+    counted = {key: value.detach().cpu().clone() for key, value in buffers.items()}
+    return TrainingState(learned, moments, generator.get_state(), torch.tensor(losses, dtype=torch.float64), counted)
 
 
-def _restore(state: TrainingState, parameters, optimizer) -> None:
-    for key, value in parameters.items():
-        stored = state.parameters.get(key)
+def _restore(state: TrainingState, parameters, optimizers, turns: Sequence[Turn], buffers) -> None:
+    for key, value in (*parameters.items(), *buffers.items()):
+        stored = state.parameters.get(key, state.buffers.get(key))
         if stored is None or stored.shape != value.shape:
             found = "nothing" if stored is None else list(stored.shape)
             raise FileError(
@@ -155,8 +204,12 @@ def _restore(state: TrainingState, parameters, optimizer) -> None:
                 "found). Start anew under another name, or load the base it was made with."
             )
         value.data.copy_(stored)
-        optimizer.state[value] = {
-            "step": torch.tensor(float(state.steps_done)),
-            "exp_avg": state.moments[f"exp_avg/{key}"].to(value.device).clone(),
-            "exp_avg_sq": state.moments[f"exp_avg_sq/{key}"].to(value.device).clone(),
-        }
+    for keys, optimizer in optimizers.items():
+        updates = sum(turns[step % len(turns)].keys == keys for step in range(state.steps_done))
+        for key in keys if updates else ():
+            value = parameters[key]
+            optimizer.state[value] = {
+                "step": torch.tensor(float(updates)),
+                "exp_avg": state.moments[f"exp_avg/{key}"].to(value.device).clone(),
+                "exp_avg_sq": state.moments[f"exp_avg_sq/{key}"].to(value.device).clone(),
+            }

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "cogvideox": set(),
     "flexiact": {"cogvideox"},
     "dynamictrl": {"cogvideox", "poses"},
-    "act_vae": {"poses"},
+    "act_vae": {"metrics", "poses"},
     "amg": {"avatars", "poses"},
     "world": {"metrics", "poses", "avatars", "cogvideox", "flexiact", "dynamictrl", "act_vae", "amg"},
 }

@@ -25,7 +25,7 @@ class PoseJudge(nn.Module):
         self.verdict = linear(FEATURES, num_actions)
 
     def features(self, poses: Tensor) -> Tensor:
-        """What the judge sees in clips (B, T, 26) in -1..1, the source pose first, spread over their length: (B, 64)."""
+        """What the judge sees in clips (B, T, 26) in -1..1, the source pose first: (B, 64), whatever their length."""
         spread = F.interpolate(poses.transpose(1, 2), JUDGED_POSES, mode="linear", align_corners=True)
         x = spread.transpose(1, 2).flatten(1)
         for layer in self.layers:

@@ -1,6 +1,7 @@
 """Poses in a box: picture points in pixels <-> the 26 numbers in -1..1 that the networks know.
 
-Shape letters: J joints. A box is (..., 4): left, top, right, bottom in pixels; ... are the same in poses and boxes, or 1.
+Shape letters: J joints. A box is (..., 4): left, top, right, bottom in pixels; its leading sides are those of the
+poses, or 1.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ def _load_predictor(name: str, poses: Mapping[str, Tensor], latents: Mapping[str
         predictor = ActionPoses(number, latent)
     expected = {key: value.shape for key, value in predictor.state_dict().items()}
     state = {
-        f"{part}.{key.removeprefix('rnn.')}": value.float()
+        f"{part}.{key.removeprefix('rnn.')}": value.float().clone()
         for part, tensors in (("pose_lstm", poses), ("latent_lstm", latents))
         for key, value in tensors.items()
     }
@@ -277,6 +277,6 @@ def _load_critic(name: str, tensors: Mapping[str, Tensor]) -> PoseCritic:
 def _strict(name: str, network: nn.Module, tensors: Mapping[str, Tensor]):
     expected = {key: value.shape for key, value in network.state_dict().items()}
     check_keys(name, {key: value.shape for key, value in tensors.items()}, expected, "Use ACT-VAE's own files.")
-    state = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    state = {key: value.float().clone() if value.is_floating_point() else value.clone() for key, value in tensors.items()}
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)

@@ -69,7 +69,8 @@ def pose_loss(
 
 def critic_loss(critic, made: Tensor, made_maps: Tensor, real: Tensor, real_maps: Tensor) -> Tensor:
     """What the critic is trained for: 0 on made pictures (B, 3, S, S), 1 on real ones, each with its pose's maps."""
-    return ADVERSARIAL_WEIGHT * (critic(made, made_maps)[0].square().mean() + adversarial_error(critic, real, real_maps))
+    wrong = critic(made, made_maps)[0].square().mean()
+    return ADVERSARIAL_WEIGHT * (wrong + adversarial_error(critic, real, real_maps))
 
 
 def adversarial_loss(critic, made: Tensor, maps: Tensor) -> Tensor:
@@ -78,6 +79,7 @@ def adversarial_loss(critic, made: Tensor, maps: Tensor) -> Tensor:
 
 
 def adversarial_error(critic, image: Tensor, maps: Tensor) -> Tensor:
+    """How far the critic's verdict on pictures is from 1, squared."""
     return (critic(image, maps)[0] - 1).square().mean()
 
 

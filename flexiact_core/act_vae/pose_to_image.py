@@ -152,7 +152,7 @@ def draw_heat_maps(points: Tensor, side: int = SIDE_PX) -> Tensor:
 
 
 def start_weights(network: nn.Module, generator: torch.Generator) -> None:
-    """Sets the weights to those a training starts from: normal with 0.02, norms around 1, no bias. Changes `network`."""
+    """Sets the weights that a training starts from: normal with 0.02, norms around 1, no bias. Changes `network`."""
     for layer in network.modules():
         weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
         if isinstance(layer, Conv2d | Upsample | BatchNorm2d) and weight is not None:
