@@ -277,6 +277,8 @@ def _load_critic(name: str, tensors: Mapping[str, Tensor]) -> PoseCritic:
 def _strict(name: str, network: nn.Module, tensors: Mapping[str, Tensor]):
     expected = {key: value.shape for key, value in network.state_dict().items()}
     check_keys(name, {key: value.shape for key, value in tensors.items()}, expected, "Use ACT-VAE's own files.")
-    state = {key: value.float().clone() if value.is_floating_point() else value.clone() for key, value in tensors.items()}
+    # Copied, as a pickle's tensors lie in its file until then; counters of norms stay whole numbers.
+    state = {key: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+             for key, value in tensors.items()}  # fmt: skip
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
