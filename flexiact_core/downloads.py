@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import FileError
@@ -37,6 +38,19 @@ def existing_file(path: Path) -> Path:
     if mistaken := _what_it_is(path):
         raise FileError(f"{path.name}: {mistaken}")
     return path
+
+
+def guarded(path: Path, read: Callable):
+    """What `read` gives. A damaged file makes the libraries raise all sorts of things: FileError for each of them."""
+    try:
+        return read()
+    except FileError:
+        raise
+    except MemoryError as error:
+        raise FileError(f"{path.name}: there is not enough memory to read it. Close other programs.") from error
+    except Exception as error:
+        why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise FileError(f"{path.name}: the file is damaged or cut short{why}. Download it again.") from error
 
 
 def find_unfinished(path: Path) -> Path | None:

@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 import os
-import pickle
 import secrets
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
+from .downloads import existing_file, guarded
 from .errors import FileError
+from .pickles import check_tensors, pickles_in, read_pickle
 
-MAX_HEADER_BYTES = 100_000_000
-PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+# A table of contents of the largest model here has some hundred kilobytes; one of megabytes only costs memory.
+MAX_HEADER_BYTES = 8_000_000
+# Above this a .safetensors file may stay mapped, so that it takes no memory beside the system's own cache.
+MAX_READ_BYTES = 256_000_000
+
+_DTYPES = {
+    "F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a table of contents says of one tensor; dtype is safetensors' name for it, such as BF16."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """A file and how it was when it was read."""
+
+    path: Path
+    size: int
+    modified_ns: int
 
 
 def read_tensors(path: Path, inside: Sequence[str] = (), max_bytes: int | None = None) -> dict[str, Tensor]:
-    """All tensors of a weight file by name, on the CPU, in the dtype they were stored in.
+    """All tensors of a weight file by name, on the CPU, in the dtype they were stored in, in memory of their own.
 
     Opens .safetensors, and .pt/.pth/.ckpt/.bin pickles with weights_only=True, so that no code runs. `inside` names
     the parts of a training checkpoint that may hold the table, such as 'state_dict'; the other parts of such a file
@@ -31,78 +55,105 @@ def read_tensors(path: Path, inside: Sequence[str] = (), max_bytes: int | None =
     """
     path = existing_file(path)
     if path.suffix == ".safetensors":
-        with open_safetensors(path) as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
-    content = _read_pickle(path, mapped=bool(inside), max_bytes=max_bytes)
+        read_contents(path)
+        if path.stat().st_size > MAX_READ_BYTES:
+            return {key: tensor.clone() for key, tensor in _mapped(path).items()}
+        return guarded(path, lambda: dict(sorted(load(path.read_bytes()).items())))
+    content = read_pickle(path, mapped=bool(inside), max_bytes=max_bytes)
     if isinstance(content, Mapping):
         content = next((content[part] for part in inside if isinstance(content.get(part), Mapping)), content)
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise FileError(
-            f"{path.name}: a table of named tensors was expected, {type(content).__name__} found. "
-            "Use the file that holds the weights alone."
-        )
-    return dict(content)
+    return check_tensors(path, content)
 
 
 def read_tensor(path: Path) -> Tensor:
     """The one tensor that a .pt or .pth file holds, on the CPU, wherever it was saved. Raises as read_tensors does."""
     path = existing_file(path)
-    content = _read_pickle(path)
+    content = read_pickle(path)
     if not isinstance(content, Tensor):
         raise FileError(f"{path.name}: one tensor was expected, {type(content).__name__} found. Choose another file.")
-    return content
+    return check_tensors(path, {path.name: content})[path.name]
 
 
-def _read_pickle(path: Path, mapped: bool = False, max_bytes: int | None = None):
-    if path.suffix not in PICKLE_SUFFIXES:
-        raise FileError(f"{path.name}: '{path.suffix}' files are not read here. Use a .safetensors or .pt file.")
-    is_zip, size = zipfile.is_zipfile(path), path.stat().st_size
-    if not is_zip and max_bytes is not None and size > max_bytes:
-        raise FileError(
-            f"{path.name}: this file of {size / 1e9:.1f} GB is in the format of old PyTorch versions, which is read as "
-            f"a whole, and only {max_bytes / 1e9:.1f} GB of memory are free. Close other programs, or save the file "
-            "anew with a newer PyTorch."
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
-    except pickle.UnpicklingError as error:
-        raise FileError(
-            f"{path.name}: this file asks to run code while it is opened, or is no weight file, and was not "
-            f"loaded. Get the file again from its authors, or a .safetensors version of it."
-        ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise FileError(
-            f"{path.name}: the file is damaged or cut short ({_first_line(error)}). Download it again."
-        ) from error
+def map_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file by name; those of a file above MAX_READ_BYTES stay in the file.
+
+    The system then reads them when they are used. Whoever keeps them keeps the file's stamp_large, too: their values
+    change with the file, and a file cut short while it is mapped ends the process.
+    Raises FileError as read_tensors does.
+    """
+    path = existing_file(path)
+    read_contents(path)
+    return _mapped(path) if path.stat().st_size > MAX_READ_BYTES else read_tensors(path)
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors of a .safetensors file by name; reads the header only.
+def stamp_large(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
+    """The stamps of those files that map_tensors maps."""
+    stats = [(Path(path), os.stat(path)) for path in paths]
+    return tuple(FileStamp(p, s.st_size, s.st_mtime_ns) for p, s in stats if s.st_size > MAX_READ_BYTES)
+
+
+def check_unchanged(stamps: Iterable[FileStamp]) -> None:
+    """Nothing, if these files are as they were read, or were moved away as a whole.
+
+    Raises FileError naming the first one whose size or time of change differs.
+    """
+    for stamp in stamps:
+        try:
+            found = stamp.path.stat()
+        except OSError:
+            continue  # a deleted or renamed file is still there for whoever has it mapped
+        if (found.st_size, found.st_mtime_ns) != (stamp.size, stamp.modified_ns):
+            raise FileError(
+                f"{stamp.path.name}: the file was changed after it was loaded, and its weights with it. Queue the "
+                "prompt again: the base is then loaded anew."
+            )
+
+
+def read_contents(path: Path) -> dict[str, StoredTensor]:
+    """What a .safetensors file holds by name; reads its table of contents only.
 
     Raises FileError as read_tensors does, and for files of another kind.
     """
     path = existing_file(path)
     if path.suffix != ".safetensors":
         raise FileError(f"{path.name}: a .safetensors file is needed here, '{path.suffix}' found.")
-    with open_safetensors(path) as file:
-        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if MAX_HEADER_BYTES < length < path.stat().st_size:
+        raise FileError(f"{path.name}: its table of contents has {length / 1e6:.0f} MB, too much for a model here.")
+    contents = guarded(path, lambda: _read_contents(path))
+    odd = sorted({stored.dtype for stored in contents.values()} - _DTYPES)
+    if odd:
+        raise FileError(f"{path.name}: tensors in the number format {odd[0]} are not read here. Get a 16-bit version.")
+    return contents
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of a .safetensors file by name; reads the header only. Raises as read_contents does."""
+    return {key: stored.shape for key, stored in read_contents(path).items()}
 
 
 def mentions(path: Path, words: bytes) -> bool:
     """Whether the table of contents of a weight file holds these words, without reading a tensor or running a pickle.
 
-    True for a file that cannot be looked into: opening it tells what is wrong with it.
+    True for a file that cannot be looked into: opening it tells what is wrong with it. Never raises.
     """
     path = Path(path)
     try:
-        if path.suffix == ".safetensors":
-            with path.open("rb") as file:
+        existing_file(path)
+        with path.open("rb") as file:
+            if path.suffix == ".safetensors":
                 length = int.from_bytes(file.read(8), "little")
                 return words in file.read(min(length, MAX_HEADER_BYTES))
-        with zipfile.ZipFile(path) as archive:
-            return any(words in archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
-    except (OSError, zipfile.BadZipFile):
+            return any(words in content for content in pickles_in(file))
+    except Exception:
         return True
+
+
+def open_safetensors(path: Path):
+    """The opened .safetensors file, for who needs some of its tensors; they stay mapped. Raises as read_contents."""
+    read_contents(path)
+    return guarded(path, lambda: safe_open(path, framework="pt"))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -111,7 +162,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     if path.suffix != ".safetensors":
         return {}
     with open_safetensors(path) as file:
-        return file.metadata() or {}
+        return guarded(path, lambda: file.metadata() or {})
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
@@ -149,6 +200,17 @@ def write_whole(path: Path, write: Callable[[str], None]) -> Path:
     return path
 
 
+def without_wrapper(tensors: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
+    """The tensors, their keys beginning with `first`, if all of them have one and the same thing before it.
+
+    A model saved from inside another has it: "module.", "transformer.", "base_model.model.". Others are left as is.
+    """
+    wrappers = {key.partition(first)[0] if first in key else None for key in tensors}
+    if len(wrappers) != 1 or None in wrappers:
+        return dict(tensors)
+    return {key[len(wrapper) :]: value for wrapper in wrappers for key, value in tensors.items()}
+
+
 def check_keys(name: str, found: Mapping[str, tuple], expected: Mapping[str, tuple], hint: str) -> None:
     """Nothing, if `found` and `expected` hold the same keys with the same shapes.
 
@@ -165,35 +227,38 @@ def check_keys(name: str, found: Mapping[str, tuple], expected: Mapping[str, tup
     if reshaped:
         key = reshaped[0]
         complaints.append(
-            f"{len(reshaped)} tensors of another shape ({key}: {list(expected[key])} expected, "
+            f"{len(reshaped)} tensors of another shape ({key[:100]}: {list(expected[key])} expected, "
             f"{list(found[key])} found)"
         )
     if complaints:
         raise FileError(f"{name}: {'; '.join(complaints)}. {hint}")
 
 
-def existing_file(path: Path) -> Path:
-    """`path`, if a file that is not empty lies there. Raises FileError otherwise."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"{path.name}: no such file in {path.parent}. Put it there and refresh the list.")
-    if path.stat().st_size == 0:
-        raise FileError(f"{path.name}: the file is empty. Download it again.")
-    return path
+def _read_contents(path: Path) -> dict[str, StoredTensor]:
+    with safe_open(path, framework="pt") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}
+        stored = {key: (tuple(part.get_shape()), str(part.get_dtype())) for key, part in slices.items()}
+    return {key: StoredTensor(shape, dtype, _nbytes(shape, dtype)) for key, (shape, dtype) in stored.items()}
 
 
-def open_safetensors(path: Path):
-    """The opened .safetensors file. Raises FileError if it is damaged or cut short."""
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise FileError(
-            f"{path.name}: the file is damaged or cut short ({_first_line(error)}). Download it again."
-        ) from error
+def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    bits = 8 if dtype == "BOOL" else int("".join(filter(str.isdigit, dtype.split("_")[0])) or 8)
+    return count * bits // 8
+
+
+def _mapped(path: Path) -> dict[str, Tensor]:
+    def read() -> dict[str, Tensor]:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}
+
+    return guarded(path, read)
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    return ", ".join(key[:100] for key in keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 def _first_line(error: Exception) -> str:

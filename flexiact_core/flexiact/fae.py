@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..cogvideox.model import base_signature
 from ..errors import FileError
-from ..weight_files import check_keys, read_metadata, read_tensors, write_tensors, write_whole
+from ..weight_files import check_keys, read_metadata, read_tensors, without_wrapper, write_tensors, write_whole
 
 TOKEN_KEY = "transformer_blocks.{}.attn1.processor.motion_inversion_tokens"
-_TOKEN_PATTERN = re.compile(r"transformer_blocks\.(\d+)\.attn1\.processor\.motion_inversion_tokens")
+_TOKEN_PATTERN = re.compile(r"transformer_blocks\.(0|[1-9]\d{0,3})\.attn1\.processor\.motion_inversion_tokens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +31,12 @@ class FAE:
 def load_fae(path: Path) -> FAE:
     """The FAE of a released .pt file or a .safetensors file, in the dtype it was stored in.
 
+    Keys may carry what a wrapped model puts before them, such as "module." or "transformer.".
     Raises FileError if the file cannot be read or is no FAE: other keys, layers missing, layers that differ
     in size.
     """
     path = Path(path)
-    tensors = read_tensors(path)
+    tensors = without_wrapper(read_tensors(path), "transformer_blocks.")
     layers = sorted(int(match[1]) for key in tensors if (match := _TOKEN_PATTERN.fullmatch(key)))
     if not layers:
         adapter = any(".lora_" in key for key in tensors)
@@ -44,7 +45,9 @@ def load_fae(path: Path) -> FAE:
             + ("This is a RefAdapter: choose it in Apply RefAdapter." if adapter else "Choose an FAE file.")
         )
     first = tensors[TOKEN_KEY.format(layers[0])]
-    if first.ndim != 3 or first.shape[0] != 1 or first.shape[1] == 0:
+    if not all(value.is_floating_point() for value in tensors.values()):
+        raise FileError(f"{path.name}: motion tokens in floating point expected, {first.dtype} found.")
+    if first.ndim != 3 or first.shape[0] != 1 or 0 in first.shape:
         raise FileError(
             f"{path.name}: motion tokens of shape [1, tokens, width] expected, {list(first.shape)} found. "
             "The file is of another method or version."

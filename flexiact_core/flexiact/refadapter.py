@@ -13,13 +13,18 @@ from torch import Tensor
 from ..cogvideox.model import base_signature
 from ..errors import FileError
 from ..modules import share_weights
-from ..weight_files import check_keys, read_tensors, write_tensors
+from ..weight_files import check_keys, read_tensors, without_wrapper, write_tensors
 
 # Released files hold no alpha; the method fixes alpha / rank (rank 64, alpha 32).
 ALPHA_PER_RANK = 0.5
 PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "proj": "to_out.0"}
 _KEY = "transformer_blocks.{layer}.attn1.processor.lora_{projection}.{side}.weight"
-_KEY_PATTERN = re.compile(r"transformer_blocks\.(\d+)\.attn1\.processor\.lora_(q|k|v|proj)\.(down|up)\.weight")
+_LAYER = r"transformer_blocks\.(0|[1-9]\d{0,3})\."
+_KEY_PATTERN = re.compile(_LAYER + r"attn1\.processor\.lora_(q|k|v|proj)\.(down|up)\.weight")
+# The same matrices as peft names them, and diffusers before it.
+_PEFT_PATTERN = re.compile(
+    _LAYER + r"attn1\.(to_q|to_k|to_v|to_out\.0)\.(?:lora_(A|B)(?:\.default)?|lora\.(down|up))\.weight"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +41,22 @@ class RefAdapter:
 def load_refadapter(path: Path) -> RefAdapter:
     """The RefAdapter of a released .pt file or a .safetensors file, in the dtype it was stored in.
 
+    The same matrices in peft's or diffusers' names are taken, too; alpha / rank is the method's 0.5 for them as well.
+    Keys may carry what a wrapped model puts before them, such as "module." or "transformer.".
     Raises FileError if the file cannot be read or is no RefAdapter: other keys, layers missing, mixed ranks,
     values that are not numbers.
     """
     path = Path(path)
-    tensors = read_tensors(path)
+    tensors = _released_keys(without_wrapper(read_tensors(path), "transformer_blocks."))
     layers = [int(match[1]) for key in tensors if (match := _KEY_PATTERN.fullmatch(key))]
     if not layers:
-        fae = any("motion_inversion_tokens" in key for key in tensors)
-        raise FileError(
-            f"{path.name}: no RefAdapter matrices in it ({len(tensors)} other tensors found). "
-            + ("This is an FAE: choose it in Load FAE Embedding." if fae else "Choose a RefAdapter file.")
-        )
-    some_down = next(value for key, value in tensors.items() if key.endswith(".down.weight"))
-    if some_down.ndim != 2:
-        raise FileError(f"{path.name}: matrices expected, shape {list(some_down.shape)} found.")
+        raise FileError(f"{path.name}: {_what_else(tensors)}")
+    if not all(value.is_floating_point() for value in tensors.values()):
+        raise FileError(f"{path.name}: matrices in floating point expected, other numbers found.")
+    some_down = next((value for key, value in tensors.items() if key.endswith(".down.weight")), None)
+    if some_down is None or some_down.ndim != 2:
+        found = "none" if some_down is None else f"shape {list(some_down.shape)}"
+        raise FileError(f"{path.name}: matrices expected, {found} found.")
     rank, width = some_down.shape
     num_layers = max(layers) + 1
     found = {key: tuple(value.shape) for key, value in tensors.items()}
@@ -177,6 +183,34 @@ def learned_matrices(transformer, name: str) -> dict[str, torch.nn.Parameter]:
                 key = _KEY.format(layer=layer, projection=projection, side=side)
                 matrices[key] = holder[name].weight
     return matrices
+
+
+def _released_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    projections = {module: name for name, module in PROJECTIONS.items()}
+    renamed = {}
+    for key, value in tensors.items():
+        if match := _PEFT_PATTERN.fullmatch(key):
+            layer, module, matrix, side = match.groups()
+            side = side or {"A": "down", "B": "up"}[matrix]
+            key = _KEY.format(layer=layer, projection=projections[module], side=side)
+        renamed[key] = value
+    return renamed
+
+
+def _what_else(tensors: Mapping[str, Tensor]) -> str:
+    if any("motion_inversion_tokens" in key for key in tensors):
+        return (
+            f"no RefAdapter matrices in it ({len(tensors)} other tensors found). This is an FAE: choose it in Load FAE "
+            "Embedding."
+        )
+    if any("lora" in key.lower() for key in tensors):
+        kohya = any(key.startswith(("lora_unet_", "lora_transformer_")) for key in tensors)
+        return (
+            f"a LoRA in {'kohya' if kohya else 'other'} names, or of other layers ({len(tensors)} tensors found). A "
+            "RefAdapter changes to_q, to_k, to_v and to_out.0 of attn1 in every layer; apply other LoRAs elsewhere, or "
+            "convert the file to diffusers' names."
+        )
+    return f"no RefAdapter matrices in it ({len(tensors)} other tensors found). Choose a RefAdapter file."
 
 
 def _to_peft_key(key: str) -> str:

@@ -1,8 +1,10 @@
 import errno
+import json
 import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,11 +16,15 @@ from flexiact_core import weight_files
 from flexiact_core.errors import FileError
 from flexiact_core.weight_files import (
     check_keys,
+    check_unchanged,
+    map_tensors,
     mentions,
     read_metadata,
     read_shapes,
     read_tensor,
     read_tensors,
+    stamp_large,
+    without_wrapper,
     write_tensors,
 )
 
@@ -78,7 +84,7 @@ def test_a_file_cut_short_is_refused_wherever_it_was_cut(tmp_path, name, kept):
 def test_a_web_page_saved_as_weights_is_refused(tmp_path, name):
     path = tmp_path / name
     path.write_text("<!DOCTYPE html><html><body>404: not found</body></html>" * 20)
-    with pytest.raises(FileError, match=rf"{name}: .*(Download it|Get the file) again"):
+    with pytest.raises(FileError, match=f"{name}: this is a web page.*Download the file itself"):
         read_tensors(path)
 
 
@@ -106,6 +112,93 @@ def test_a_pickle_of_anything_but_named_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(FileError, match="w.pt: a table of named tensors was expected, .* found"):
         read_tensors(tmp_path / "w.pt")
+
+
+def test_odd_tensors_of_a_pickle_are_refused(tmp_path):
+    odd = {
+        "sparse": torch.zeros(1, 4).to_sparse(),
+        "meta": torch.zeros(1, 4, device="meta"),
+        "complex": torch.zeros(2, dtype=torch.complex64),
+    }
+    for name, tensor in odd.items():
+        torch.save({"a.weight": tensor}, tmp_path / "w.pt")
+        with pytest.raises(FileError, match="w.pt: a.weight is no plain table of numbers"):
+            read_tensors(tmp_path / "w.pt"), name
+    torch.save({5: torch.zeros(2)}, tmp_path / "w.pt")
+    with pytest.raises(FileError, match="w.pt: a table of named tensors was expected"):
+        read_tensors(tmp_path / "w.pt")
+
+
+def test_a_view_that_would_fill_the_memory_is_refused_before_it_does(tmp_path):
+    torch.save({"a.weight": torch.zeros(1).expand(1, 500_000_000, 8)}, tmp_path / "w.pt")
+    with pytest.raises(FileError, match="w.pt: its tensors would take 16.0 GB, and the file has 0.0"):
+        read_tensors(tmp_path / "w.pt")
+
+
+def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(50_000_000))
+    with pytest.raises(FileError, match="w.pt: a packed archive"):
+        read_tensors(tmp_path / "w.pt")
+    assert not mentions(tmp_path / "w.pt", b"a.weight")
+
+
+def test_a_huge_table_of_contents_is_refused_before_it_is_read(tmp_path):
+    entry = {"dtype": "F32", "shape": [1, 0, 8], "data_offsets": [0, 0]}
+    table = json.dumps({f"layer.{i}": entry for i in range(200_000)})
+    (tmp_path / "w.safetensors").write_bytes(len(table).to_bytes(8, "little") + table.encode() + bytes(8))
+    with pytest.raises(FileError, match="w.safetensors: its table of contents has 1. MB, too much for a model here"):
+        read_tensors(tmp_path / "w.safetensors")
+
+
+def test_number_formats_that_nothing_here_computes_in_are_refused(tmp_path):
+    table = b'{"a.weight":{"dtype":"F4","shape":[4,8],"data_offsets":[0,16]}}'
+    (tmp_path / "w.safetensors").write_bytes(len(table).to_bytes(8, "little") + table + bytes(16))
+    with pytest.raises(FileError, match="w.safetensors: tensors in the number format F4 are not read here"):
+        read_tensors(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_what_is_read_stays_as_it_is_when_the_file_is_overwritten_in_place(tmp_path, name):
+    path = write(tmp_path / name)
+    found = read_tensors(path)
+    with path.open("r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+    assert same(found, TENSORS)
+    with path.open("r+b") as file:
+        file.truncate(1)
+    assert same(found, TENSORS)
+    assert path.name not in Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else True
+
+
+def test_of_a_large_file_a_change_is_noticed_and_a_replacement_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(weight_files, "MAX_READ_BYTES", 100)
+    path = write(tmp_path / "w.safetensors")
+    assert same(map_tensors(path), TENSORS) and same(read_tensors(path), TENSORS)
+    stamps = stamp_large([path])
+    check_unchanged(stamps)
+    path.rename(tmp_path / "old")
+    check_unchanged(stamps)
+    write(path, {"a.weight": torch.zeros(2, 3), "b.weight": torch.ones(4, dtype=torch.bfloat16)})
+    with pytest.raises(FileError, match="w.safetensors: the file was changed after it was loaded.*Queue the prompt"):
+        check_unchanged(stamps)
+    assert stamp_large([write(tmp_path / "v.safetensors")]) != ()
+
+
+def test_a_small_file_is_read_and_needs_no_stamp(tmp_path):
+    path = write(tmp_path / "w.safetensors")
+    tensors = map_tensors(path)
+    path.write_bytes(b"")
+    assert same(tensors, TENSORS)
+    assert stamp_large([write(path)]) == ()
+
+
+def test_a_wrapper_is_taken_off_all_keys_or_none():
+    tensors = {"module.blocks.0.a": torch.zeros(1), "module.blocks.1.a": torch.ones(1)}
+    assert list(without_wrapper(tensors, "blocks.")) == ["blocks.0.a", "blocks.1.a"]
+    mixed = tensors | {"blocks.2.a": torch.ones(1)}
+    assert list(without_wrapper(mixed, "blocks.")) == list(mixed)
+    assert list(without_wrapper(tensors | {"x": torch.ones(1)}, "blocks.")) == [*tensors, "x"]
 
 
 def test_a_file_of_another_kind_is_refused_with_the_kinds_that_work(tmp_path):

@@ -38,9 +38,7 @@ def test_the_released_file_is_a_plain_unet_of_diffusers_and_its_lora(amg_golden)
     assert names == {name: entry["diffusers"] for name, entry in released.items()}
     shapes = {names[name]: diffusers_shape(names[name], entry["shape"]) for name, entry in released.items()}
     config = describe_unet({key: shape for key, shape in shapes.items() if ".lora_" not in key})
-    defaults = {
-        name: item.default for name, item in inspect.signature(UNet3DConditionModel).parameters.items()
-    }
+    defaults = {name: item.default for name, item in inspect.signature(UNet3DConditionModel).parameters.items()}
     assert config == {key: defaults[key] for key in config} | {"in_channels": 8}
     unet = empty_unet(config)
     assert shapes == {key: tuple(value.shape) for key, value in unet.state_dict().items()} | lora_shapes(unet, rank=4)

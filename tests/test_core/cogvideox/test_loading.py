@@ -184,14 +184,14 @@ def test_shapes_that_differ_from_the_config_are_refused(folder):
 def test_truncated_weights_are_refused(folder, part):
     file = folder / part / WEIGHTS
     file.write_bytes(file.read_bytes()[:-100])
-    refuse(folder, f"{WEIGHTS}: the file is damaged or cut short .*Download it again")
+    refuse(folder, f"{WEIGHTS}: the file is damaged or cut short. Download it again")
 
 
 def test_a_truncated_text_encoder_is_refused_before_any_weight_is_read(folder, monkeypatch):
     file = folder / "text_encoder" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     monkeypatch.setattr(loading, "read_tensors", None)
-    refuse(folder, "model.safetensors: the file is damaged or cut short .*Download it again")
+    refuse(folder, "model.safetensors: the file is damaged or cut short. Download it again")
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "tokenizer", "vae", "scheduler"])

@@ -195,3 +195,24 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_pickle_leaves_the_old_export(tm
         save_released_fae(FAE(torch.zeros(2, 6, 32)), path)
     assert os.listdir(tmp_path) == ["kick.pt"]
     assert path.read_bytes() == old
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "transformer.", "module.transformer.", "_orig_mod."])
+def test_what_a_wrapped_model_puts_before_the_keys_is_taken_off(tmp_path, wrapper):
+    tokens = torch.randn(2, 4, 8)
+    torch.save({wrapper + TOKEN_KEY.format(i): tokens[i][None] for i in range(2)}, tmp_path / "f.pt")
+    assert torch.equal(load_fae(tmp_path / "f.pt").tokens, tokens)
+
+
+@pytest.mark.parametrize("layer", ["2000000000", "00"])
+def test_an_impossible_layer_is_refused_before_a_table_is_made(tmp_path, layer):
+    torch.save({TOKEN_KEY.format(layer): torch.zeros(1, 4, 8)}, tmp_path / "f.pt")
+    with pytest.raises(FileError, match="f.pt: no motion tokens in it"):
+        load_fae(tmp_path / "f.pt")
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(1, 4, 8, dtype=torch.int64), torch.zeros(()), torch.zeros(1, 4, 0)])
+def test_tokens_that_are_no_table_of_floating_point_are_refused(tmp_path, tensor):
+    torch.save({TOKEN_KEY.format(0): tensor}, tmp_path / "f.pt")
+    with pytest.raises(FileError, match="f.pt: motion tokens (of shape|in floating point)"):
+        load_fae(tmp_path / "f.pt")

@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_models import make_fae, make_refadapter
 
 from flexiact_core import weight_files
@@ -210,10 +211,55 @@ def test_an_fae_given_as_adapter_is_called_by_its_name(tmp_path, suffix):
         load_refadapter(path)
 
 
-def test_a_lora_of_another_layout_is_refused(tmp_path):
-    path = tmp_path / "lora.pt"
-    torch.save({"transformer.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.ones(4, 8)}, path)
-    with pytest.raises(FileError, match="lora.pt: no RefAdapter matrices in it .*Choose a RefAdapter file"):
+LORA_NAMES = {
+    "peft": ("{module}.lora_A.weight", "{module}.lora_B.weight"),
+    "peft with an adapter's name": (
+        "base_model.model.{module}.lora_A.default.weight",
+        "base_model.model.{module}.lora_B.default.weight",
+    ),
+    "CogVideoX-Factory": ("transformer.{module}.lora_A.weight", "transformer.{module}.lora_B.weight"),
+    "diffusers, older": ("transformer.{module}.lora.down.weight", "transformer.{module}.lora.up.weight"),
+    "wrapped for training": ("module.{released}.down.weight", "module.{released}.up.weight"),
+}
+
+
+def renamed(adapter, down, up):
+    state = {}
+    for layer in range(adapter.num_layers):
+        for projection, part in PROJECTIONS.items():
+            released = f"transformer_blocks.{layer}.attn1.processor.lora_{projection}"
+            module = f"transformer_blocks.{layer}.attn1.{part}"
+            for side, name in (("down", down), ("up", up)):
+                key = name.format(module=module, released=released, flat=module.replace(".", "_"))
+                state[key] = adapter.tensors[f"{released}.{side}.weight"].clone()
+    return state
+
+
+@pytest.mark.parametrize("layout", LORA_NAMES)
+def test_the_same_matrices_in_other_names_are_taken(tmp_path, adapter_file, layout):
+    adapter = load_refadapter(adapter_file)
+    save_file(renamed(adapter, *LORA_NAMES[layout]), tmp_path / "l.safetensors")
+    found = load_refadapter(tmp_path / "l.safetensors")
+    assert found.tensors.keys() == adapter.tensors.keys()
+    assert all(torch.equal(found.tensors[key], value) for key, value in adapter.tensors.items())
+
+
+def test_loras_that_are_no_refadapter_are_called_loras(tmp_path, adapter_file):
+    adapter = load_refadapter(adapter_file)
+    kohya = renamed(adapter, "lora_unet_{flat}.lora_down.weight", "lora_unet_{flat}.lora_up.weight")
+    save_file(kohya, tmp_path / "l.safetensors")
+    with pytest.raises(FileError, match="l.safetensors: a LoRA in kohya names, or of other layers .16 tensors found"):
+        load_refadapter(tmp_path / "l.safetensors")
+    save_file({"transformer.transformer_blocks.0.ff.net.2.lora_A.weight": torch.ones(4, 8)}, tmp_path / "l.safetensors")
+    with pytest.raises(FileError, match="l.safetensors: a LoRA in other names, or of other layers"):
+        load_refadapter(tmp_path / "l.safetensors")
+
+
+@pytest.mark.parametrize("layer", ["2000000000", "00"])
+def test_an_impossible_layer_is_refused_before_a_table_is_made(tmp_path, layer):
+    path = tmp_path / "l.safetensors"
+    save_file({f"transformer_blocks.{layer}.attn1.processor.lora_q.down.weight": torch.ones(1, 8)}, path)
+    with pytest.raises(FileError, match="l.safetensors: "):
         load_refadapter(path)
 
 
