@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cogvideox.processor import LayerAddition, add_pose, merge, project, split_heads
 from ..kernels import Kernel
 from ..modules import share_weights
 from .bias import MotionBias
@@ -32,7 +33,8 @@ class MotionAttention:
     Called through transformer(..., attention_kwargs={"motion": ..., "motion_bias": w}): motion holds a LayerMotion
     for every layer, motion_bias (a number, or a tensor of one) is added to the logits of (video query, motion key).
     Without motion it computes what the stock processor does. on_share, if given, is called with the layer and its
-    motion_share(). kernel, if given, attends in place of torch's; it has no gradients.
+    motion_share(). kernel, if given, attends in place of torch's; it has no gradients. pose is as in VideoAttention:
+    an action and poses meet in one run.
     """
 
     def __init__(self, layer: int):
@@ -49,23 +51,14 @@ class MotionAttention:
         motion_bias: float | Tensor = 0.0,
         on_share: Callable[[int, Tensor], None] | None = None,
         kernel: Kernel | None = None,
+        pose: LayerAddition | None = None,
     ) -> tuple[Tensor, Tensor]:
-        from diffusers.models.embeddings import apply_rotary_emb
-
         num_text = encoder_hidden_states.shape[1]
-        tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
-        query = attn.norm_q(_split_heads(attn.to_q(tokens), attn.heads))
-        key = attn.norm_k(_split_heads(attn.to_k(tokens), attn.heads))
-        value = _split_heads(attn.to_v(tokens), attn.heads)
-        if image_rotary_emb is not None:
-            # Motion tokens stay unrotated: they have no place in the grid.
-            query, key = (
-                torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], image_rotary_emb)], dim=2)
-                for x in (query, key)
-            )
+        hidden_states = add_pose(hidden_states, pose, self.layer)
+        # Motion tokens stay unrotated: they have no place in the grid.
+        query, key, value = project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
         attended = self._attend(query, key, value, num_text, motion, motion_bias, on_share, kernel)
-        attended = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
-        return attended[:, num_text:], attended[:, :num_text]
+        return merge(attn, attended, num_text)
 
     # Attention kernels gain nothing from a compiler, and every layer and weighting would be compiled anew.
     @torch.compiler.disable
@@ -105,8 +98,8 @@ def project_motion(transformer, faes: Sequence[tuple[Tensor, float]]) -> list[La
     motion = []
     for block, layer_tokens in zip(transformer.transformer_blocks, tokens, strict=True):
         attn = block.attn1
-        key = attn.norm_k(_split_heads(attn.to_k(layer_tokens[None]), attn.heads))
-        value = _split_heads(attn.to_v(layer_tokens[None]), attn.heads)
+        key = attn.norm_k(split_heads(attn.to_k(layer_tokens[None]), attn.heads))
+        value = split_heads(attn.to_v(layer_tokens[None]), attn.heads)
         motion.append(LayerMotion(key, value, log_weight))
     return motion
 
@@ -130,7 +123,3 @@ def motion_kwargs(
         return {"motion": motion, "motion_bias": weight, **asked}
 
     return at
-
-
-def _split_heads(tokens: Tensor, heads: int) -> Tensor:
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)

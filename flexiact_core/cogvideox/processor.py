@@ -1,0 +1,100 @@
+"""Attention of one layer, on diffusers' own modules, with what a run adds to the layer by name.
+
+Shape letters: B batch, H heads, S text tokens, N video tokens, D width, d head width.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..kernels import Kernel, attend
+from ..modules import share_weights
+
+
+class LayerAddition(Protocol):
+    """What is added to the video tokens of each layer before its attention, made when the layer comes."""
+
+    def at(self, layer: int) -> Tensor:
+        """(1 or B, N, D) for this layer; layers are asked for in their order."""
+        ...
+
+
+class VideoAttention:
+    """diffusers attention processor of one CogVideoX layer: what the stock one computes, with what is named.
+
+    Called through transformer(..., attention_kwargs={"pose": ..., "kernel": ...}). pose is added to the video tokens
+    that attention reads, text and residuals are without it; kernel, if given, attends in place of torch's.
+    """
+
+    def __init__(self, layer: int):
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        pose: LayerAddition | None = None,
+        kernel: Kernel | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        hidden_states = add_pose(hidden_states, pose, self.layer)
+        query, key, value = project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
+        return merge(attn, _attend(kernel, query, key, value), encoder_hidden_states.shape[1])
+
+
+def with_video_attention(transformer):
+    """A transformer over the same weights whose layers take what VideoAttention takes; the one given stays as it is."""
+    twin = share_weights(transformer)
+    for layer, block in enumerate(twin.transformer_blocks):
+        block.attn1.set_processor(VideoAttention(layer))
+    return twin
+
+
+def add_pose(hidden_states: Tensor, pose: LayerAddition | None, layer: int) -> Tensor:
+    """Video tokens (B, N, D) with what `pose` adds in this layer; unchanged without it."""
+    return hidden_states if pose is None else hidden_states + _at(pose, layer)
+
+
+def project(
+    attn, hidden_states: Tensor, encoder_hidden_states: Tensor, rotary: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value (B, H, S + N, d) of text and video tokens, text first; rotary positions on video alone."""
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    num_text = encoder_hidden_states.shape[1]
+    tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+    query = attn.norm_q(split_heads(attn.to_q(tokens), attn.heads))
+    key = attn.norm_k(split_heads(attn.to_k(tokens), attn.heads))
+    value = split_heads(attn.to_v(tokens), attn.heads)
+    if rotary is not None:
+        query, key = (
+            torch.cat([x[:, :, :num_text], apply_rotary_emb(x[:, :, num_text:], rotary)], dim=2) for x in (query, key)
+        )
+    return query, key, value
+
+
+def merge(attn, attended: Tensor, num_text: int) -> tuple[Tensor, Tensor]:
+    """What attention gives back to the block, video (B, N, D) and text (B, S, D), from heads (B, H, S + N, d)."""
+    attended = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
+    return attended[:, num_text:], attended[:, :num_text]
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, H, N, d) of tokens (B, N, H * d)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+# A compiler would compile every layer anew for what it finds in here: another object, another layer, another kernel.
+@torch.compiler.disable
+def _at(pose: LayerAddition, layer: int) -> Tensor:
+    return pose.at(layer)
+
+
+@torch.compiler.disable
+def _attend(kernel: Kernel | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
