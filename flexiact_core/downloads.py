@@ -16,61 +16,72 @@ _LFS = b"version https://git-lfs"
 _WEB = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
-def existing_file(path: Path) -> Path:
+def existing_file(path: Path, name: str = "") -> Path:
     """`path`, if a file lies there that was fetched as far as its first bytes tell.
 
+    name is what it is called in sentences, by default the file's own name.
     Raises FileError naming what lies there instead: nothing, a link to nothing, a folder, a pipe or device, an
     empty or unfinished file, a Git LFS pointer, a web page.
     """
     path = Path(path)
+    name = name or path.name
     try:
         found = path.stat()
     except (OSError, ValueError):
-        raise FileError(_why_missing(path)) from None
+        raise FileError(f"{name}: {_why_missing(path)}") from None
     if stat.S_ISDIR(found.st_mode):
-        raise FileError(f"{path.name}: this is a folder, where a file was expected. Choose the file in it.")
+        raise FileError(f"{name}: this is a folder, where a file was expected. Choose the file in it.")
     if not stat.S_ISREG(found.st_mode):
-        raise FileError(f"{path.name}: this is a pipe or a device, no file. Put the file itself there.")
+        raise FileError(f"{name}: this is a pipe or a device, no file. Put the file itself there.")
     if found.st_size == 0:
-        raise FileError(f"{path.name}: the file is empty. Download it again.")
+        raise FileError(f"{name}: the file is empty. Download it again.")
     if unfinished := find_unfinished(path):
-        raise FileError(_unfinished(path.name, unfinished))
+        raise FileError(f"{name}: {_unfinished(unfinished)}")
     if mistaken := _what_it_is(path):
-        raise FileError(f"{path.name}: {mistaken}")
+        raise FileError(f"{name}: {mistaken}")
     return path
 
 
-def guarded(path: Path, read: Callable):
-    """What `read` gives. A damaged file makes the libraries raise all sorts of things: FileError for each of them."""
+def guarded(path: Path, read: Callable, name: str = ""):
+    """What `read` gives. A damaged file makes libraries raise all sorts of things: FileError for each of them.
+
+    The sentence never repeats theirs, which may hold a part of the file, or its place.
+    """
+    name = name or path.name
     try:
         return read()
     except FileError:
         raise
     except MemoryError as error:
-        raise FileError(f"{path.name}: there is not enough memory to read it. Close other programs.") from error
+        raise FileError(f"{name}: there is not enough memory to read it. Close other programs.") from error
     except Exception as error:
         why = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        raise FileError(f"{path.name}: the file is damaged or cut short{why}. Download it again.") from error
+        raise FileError(f"{name}: the file is damaged or cut short{why}. Download it again.") from error
 
 
 def find_unfinished(path: Path) -> Path | None:
-    """What a downloader keeps while the file `path` is not finished; None if there is nothing of the kind."""
-    candidates = [path.with_name(path.name + ending) for ending in UNFINISHED]
+    """What a downloader keeps while the file `path` is not finished; None if there is nothing of the kind.
+
+    A star in the name stands for any file.
+    """
     if path.exists():
         # A whole file may have been fetched after another try was given up; aria2 alone writes into it.
-        candidates = [path.with_name(path.name + ".aria2")]
-    elif path.parent.is_dir():
-        # `hf download --local-dir` keeps them in a folder of its own, under the name with a hash after it.
-        for root in (path.parent, path.parent.parent):
-            kept = root / ".cache" / "huggingface" / "download"
-            inside = kept / path.parent.relative_to(root)
-            candidates += [file for file in _entries(inside) if _is_unfinished(file, path.name)]
-    return next((file for file in candidates if file.is_file()), None)
+        beside = path.with_name(path.name + ".aria2")
+        return beside if beside.is_file() else None
+    stem = path.name.partition("*")[0]
+    beside = [file for file in _entries(path.parent) if file.name.startswith(stem) and file.name.endswith(UNFINISHED)]
+    if "*" not in path.name:
+        beside = [file for file in beside if file.name.removesuffix(file.suffix) == path.name]
+    return next((file for file in [*beside, *_hub_leftovers(path)] if file.is_file()), None)
 
 
-def _is_unfinished(file: Path, name: str) -> bool:
-    # Newer versions leave the name away where it is long, and keep its hash alone: then any of them may be it.
-    return file.name.endswith(".incomplete") and (file.name.startswith(name) or "." not in file.stem.rstrip("."))
+def _hub_leftovers(path: Path) -> list[Path]:
+    """What `hf download` keeps for any file of this one's folder that is not finished; names tell no more."""
+    roots = [path.parent, path.parent.parent]
+    # With --local-dir in a folder of its own; else in its cache, where snapshots/COMMIT holds links to blobs.
+    kept = [root / ".cache" / "huggingface" / "download" / path.parent.relative_to(root) for root in roots]
+    kept += [root.parent.parent / "blobs" for root in roots if root.parent.name == "snapshots"]
+    return [file for folder in kept for file in _entries(folder) if file.name.endswith(".incomplete")]
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -83,18 +94,18 @@ def _entries(folder: Path) -> list[Path]:
 def _why_missing(path: Path) -> str:
     if path.is_symlink():
         return (
-            f"{path.name}: this is a link to a file that is not there (a drive that is not connected, or a cache that "
-            "was cleaned). Fetch the file again."
+            "this is a link to a file that is not there (a drive that is not connected, or a cache that was cleaned). "
+            "Fetch the file again."
         )
     if unfinished := find_unfinished(path):
-        return _unfinished(path.name, unfinished)
-    return f"{path.name}: no such file in {path.parent.name}. Put it there and refresh the list."
+        return _unfinished(unfinished)
+    return f"no such file in {path.parent.name}. Put it there and refresh the list."
 
 
-def _unfinished(name: str, unfinished: Path) -> str:
+def _unfinished(unfinished: Path) -> str:
     return (
-        f"{name}: its download is not finished ({unfinished.name} lies there). Start the download again; it goes on "
-        "where it stopped."
+        f"its download is not finished ({unfinished.name} lies there). Start the download again; it goes on where it "
+        "stopped."
     )
 
 

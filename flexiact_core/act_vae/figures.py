@@ -216,9 +216,7 @@ def _joints(posture: Tensor, body: dict[str, Tensor]) -> Tensor:
         upper |= {f"{side}_shoulder": shoulder.expand_as(elbow), f"{side}_elbow": elbow}
         upper[f"{side}_wrist"] = elbow + forearm * size["forearm"]
         none = torch.zeros_like(turn["lean"])
-        thigh, shank = _limb(
-            turn[f"{side}_leg_forward"], turn[f"{side}_leg_aside"], -turn[f"{side}_knee"], none, sign
-        )
+        thigh, shank = _limb(turn[f"{side}_leg_forward"], turn[f"{side}_leg_aside"], -turn[f"{side}_knee"], none, sign)
         hip = left * sign * size["hips"]
         knee = hip + thigh * size["thigh"]
         lower |= {f"{side}_hip": hip.expand_as(knee), f"{side}_knee": knee}

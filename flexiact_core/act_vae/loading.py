@@ -140,9 +140,7 @@ def save_act_vae(
 ) -> Path:
     """The one .safetensors file with all parts of a model, written whole. Raises FileError if that fails."""
     tensors = {
-        f"{PREFIXES[kind]}{key}": value
-        for kind, state in states_of(model).items()
-        for key, value in state.items()
+        f"{PREFIXES[kind]}{key}": value for kind, state in states_of(model).items() for key, value in state.items()
     }
     if model.judge is not None:
         tensors |= {f"{JUDGE_PREFIX}{key}": value for key, value in model.judge.state_dict().items()}

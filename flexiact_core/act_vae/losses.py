@@ -56,9 +56,7 @@ def pose_loss(
             "found. Clips hold the source pose and one target more than there are steps."
         )
     # One pass of three times the rows is the same as three passes, and quicker.
-    made = roll_out(
-        model, source.repeat(NUM_DRAWS, 1), action.repeat(NUM_DRAWS), noise.transpose(0, 1).flatten(1, 2)
-    )
+    made = roll_out(model, source.repeat(NUM_DRAWS, 1), action.repeat(NUM_DRAWS), noise.transpose(0, 1).flatten(1, 2))
     early, late = targets[:, :-1], targets[:, 1:]
     wanted = torch.stack([early, torch.cat([early[:, :-1], late[:, -1:]], dim=1), late])
     poses = POSE_WEIGHT * (made.poses.unflatten(0, (NUM_DRAWS, -1)) - wanted).abs().flatten(1).mean(1)

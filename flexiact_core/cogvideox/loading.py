@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ..downloads import find_unfinished
 from ..errors import FileError
-from ..weight_files import check_keys, read_shapes, read_tensors
+from ..weight_files import read_shapes, stamp_large
 from .family import COGVIDEOX_1_0
+from .layouts import read_config, weight_files_of
 from .model import CogVideoXI2V
+from .parts import Part, check_room, contents_of, make_empty, plan_part
+from .sampling import make_scheduler
+from .text_encoder import plan_text_encoder
 from .tokenizer import load_tokenizer
+from .vae import RELEASED, plan_vae
 
 LATENT_CHANNELS = COGVIDEOX_1_0.latent_channels
-FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
+FLOAT8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 
 # CogVideoX-5B-I2V's transformer, for single files that come without a config.
 COGVIDEOX_5B_I2V = {
@@ -27,6 +31,23 @@ COGVIDEOX_5B_I2V = {
     "use_rotary_positional_embeddings": True,
     "use_learned_positional_embeddings": True,
 }
+
+# CogVideoX-5B-I2V's scheduler/scheduler_config.json, for parts that come without one.
+SCHEDULER = {
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "set_alpha_to_one": True,
+    "snr_shift_scale": 1.0,
+    "steps_offset": 0,
+    "timestep_spacing": "trailing",
+}
+
+PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
 
 _NEEDED = (
     "FlexiAct needs a CogVideoX 1.0 image-to-video base (32 input channels, patches of 2), such as CogVideoX-5b-I2V."
@@ -38,39 +59,54 @@ def is_base_folder(path: Path) -> bool:
     return (Path(path) / "transformer" / "config.json").is_file()
 
 
-def load_base(source: Path, components: Path, dtype: torch.dtype, keep_float8: bool = False) -> CogVideoXI2V:
+def load_base(
+    source: Path,
+    components: Path | None,
+    dtype: torch.dtype,
+    keep_float8: bool = False,
+    *,
+    text_encoder: Path | None = None,
+    vae: Path | None = None,
+    vocabulary: Path | None = None,
+    free_bytes: int | None = None,
+) -> CogVideoXI2V:
     """The base from a diffusers folder, or a single-file transformer with the rest from the folder `components`.
 
+    text_encoder and vae are single files that go before the parts in `components`, which may then lack them; without
+    components at all, both must be there, and the rest is the released base's. vocabulary is a folder with T5's
+    vocabulary, for components without a tokenizer.
     All modules are on the CPU, frozen, and compute in `dtype`; float8 weights of a single file stay as they are
     stored, and whoever runs the transformer casts them when they are used. keep_float8 rounds the big matrices of
     other files to float8 (e4m3), which halves the transformer's memory against 16 bits.
-    Raises FileError, before any weight is read, if a file is missing, keys or shapes are wrong, or the model is
-    of another kind.
+    Raises FileError, before any weight is read, if a file is missing, keys or shapes are wrong, the model is of
+    another kind, or what reading takes is more than free_bytes.
     """
-    source, components = Path(source), Path(components)
-    config, files = _find_transformer(source, components)
-    _refuse_other_kinds(source.name, config)
-    empty = _empty_transformer(config)
-    expected = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
-    found: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        found |= read_shapes(file)
-    check_keys(source.name, found, expected, "The file is incomplete or of another model. " + _NEEDED)
-    for part in ("text_encoder", "tokenizer", "vae", "scheduler"):
-        if not (components / part).is_dir():
-            raise FileError(
-                f"{components.name}: no {part} folder in it. Choose as components a complete diffusers folder of "
-                "CogVideoX-5b-I2V (text_encoder, tokenizer, vae, scheduler)."
-            )
-    _check_text_encoder(components, config)
+    source, components = Path(source), None if components is None else Path(components)
+    transformer = _plan_transformer(source, components, dtype, keep_float8)
+    places = _places(components, text_encoder, vae, vocabulary)
+    width = transformer.module.config.text_embed_dim
+    encoder = plan_text_encoder(places["text_encoder"], dtype, width)
+    parts = (transformer, encoder, plan_vae(places["vae"], dtype, _vae_config(components)))
+    scheduler_config = _scheduler_config(components)
+    tokenizer = load_tokenizer(places["tokenizer"])
+    if len(tokenizer) > encoder.module.config.vocab_size:
+        raise FileError(
+            f"{places['tokenizer'].parent.name}/tokenizer: {len(tokenizer)} pieces, and the text encoder knows "
+            f"{encoder.module.config.vocab_size}. Choose the components of the same model."
+        )
+    if free_bytes is not None:
+        check_room(source.name, parts, free_bytes)
+    files = stamp_large(file for part in parts for file in part.files)
     # What is quick to load, and so quick to fail, comes first.
+    loaded = {part.kind: part.read() for part in reversed(parts)}
     return CogVideoXI2V(
-        scheduler_config=_read_json(components / "scheduler" / "scheduler_config.json"),
-        tokenizer=load_tokenizer(components / "tokenizer"),
-        vae=_load_vae(components, dtype),
-        transformer=_load_transformer(empty, files, dtype, keep_float8),
-        text_encoder=_load_text_encoder(components, dtype),
+        scheduler_config=scheduler_config,
+        tokenizer=tokenizer,
+        vae=loaded["VAE"],
+        transformer=loaded["transformer"],
+        text_encoder=loaded["text encoder"],
         dtype=dtype,
+        files=files,
     )
 
 
@@ -96,13 +132,14 @@ def describe_transformer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
     return described | {"ofs_embed_dim": None, "patch_size_t": None, "patch_size": patch[-1], "in_channels": patch[1]}
 
 
-def _find_transformer(source: Path, components: Path) -> tuple[dict[str, Any], list[Path]]:
+def _find_transformer(source: Path, components: Path | None) -> tuple[dict[str, Any], list[Path]]:
     if source.is_dir():
-        if not is_base_folder(source):
+        config = source / "transformer" / "config.json"
+        if not config.exists() and not config.is_symlink() and not find_unfinished(config):
             raise FileError(
                 f"{source.name}: no transformer/config.json in it. Download the whole diffusers folder of the model."
             )
-        return _read_json(source / "transformer" / "config.json"), _weight_files(source / "transformer")
+        return read_config(config), weight_files_of(source / "transformer")
     shapes = read_shapes(source)
     described = describe_transformer(shapes)
     if not described:
@@ -111,8 +148,8 @@ def _find_transformer(source: Path, components: Path) -> tuple[dict[str, Any], l
             f"{source.name}: no CogVideoX transformer with diffusers keys in it (keys begin with {prefixes}). {_NEEDED}"
         )
     config = dict(COGVIDEOX_5B_I2V)
-    if is_base_folder(components):
-        config = _read_json(components / "transformer" / "config.json")
+    if components is not None and is_base_folder(components):
+        config = read_config(components / "transformer" / "config.json")
     return config | described, [source]
 
 
@@ -142,107 +179,74 @@ def _empty_transformer(config: Mapping[str, Any]):
 
     own = dict(config)
     spacing = own.pop("rotary_spacing", None)  # ours: diffusers would warn that it does not know it
-    with torch.device("meta"):
-        transformer = CogVideoXTransformer3DModel.from_config(own)
+    transformer = CogVideoXTransformer3DModel.from_config(own)
     if spacing is not None:
         transformer.register_to_config(rotary_spacing=spacing)
     return transformer
 
 
-def _load_transformer(empty, files: list[Path], dtype: torch.dtype, keep_float8: bool):
-    state: dict[str, Tensor] = {}
-    for file in files:
-        state |= {key: _to_storage(key, tensor, dtype, keep_float8) for key, tensor in read_tensors(file).items()}
-    empty.load_state_dict(state, strict=True, assign=True)
-    return empty.eval().requires_grad_(False)
+def _plan_transformer(source: Path, components: Path | None, dtype: torch.dtype, keep_float8: bool) -> Part:
+    config, files = _find_transformer(source, components)
+    _refuse_other_kinds(source.name, config)
+    contents = contents_of(files)
+    _check_layers(source.name, config, contents)
+
+    def to_dtype(key: str, ndim: int, stored: str) -> torch.dtype:
+        # Only the big matrices are worth keeping small; norms and embeddings are few and sensitive.
+        if not key.startswith("transformer_blocks.") or ndim != 2 or ".norm" in key:
+            return dtype
+        return FLOAT8.get(stored, torch.float8_e4m3fn if keep_float8 else dtype)
+
+    return plan_part(
+        source.name,
+        "transformer",
+        make_empty(f"{source.name}/transformer", lambda: _empty_transformer(config)),
+        {file: {key: key for key in table} for file, table in contents.items()},
+        contents,
+        to_dtype,
+        "The file is incomplete or of another model. " + _NEEDED,
+    )
 
 
-def _to_storage(key: str, tensor: Tensor, dtype: torch.dtype, keep_float8: bool) -> Tensor:
-    # Only the big matrices are worth keeping small; norms and embeddings are few and sensitive.
-    is_block_matrix = key.startswith("transformer_blocks.") and tensor.ndim == 2 and ".norm" not in key
-    if not is_block_matrix:
-        return tensor.to(dtype)
-    if tensor.dtype in FP8_DTYPES:
-        return tensor
-    return tensor.to(FP8_DTYPES[0] if keep_float8 else dtype)
+def _check_layers(name: str, config: Mapping[str, Any], contents: Mapping[Path, Mapping[str, Any]]) -> None:
+    # A config of more layers than there are tensors would only build without end.
+    layers, num_tensors = config.get("num_layers"), sum(len(table) for table in contents.values())
+    if not isinstance(layers, int) or not 0 < layers <= num_tensors:
+        raise FileError(f"{name}: config.json says {layers} layers, the weights have {num_tensors} tensors. {_NEEDED}")
 
 
-def _load_vae(components: Path, dtype: torch.dtype):
-    from diffusers import AutoencoderKLCogVideoX
-
-    folder = components / "vae"
-    config = _read_json(folder / "config.json")
-    with torch.device("meta"):
-        vae = AutoencoderKLCogVideoX.from_config(config)
-    if vae.config.latent_channels != LATENT_CHANNELS:
-        raise FileError(
-            f"{components.name}: its VAE has {vae.config.latent_channels} latent channels, {LATENT_CHANNELS} needed. "
-            + _NEEDED
-        )
-    state: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        state |= read_tensors(file)
-    expected = {key: tuple(value.shape) for key, value in vae.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    check_keys(f"{components.name}/vae", found, expected, "Download the vae folder again.")
-    vae.load_state_dict({key: value.to(dtype) for key, value in state.items()}, strict=True, assign=True)
-    return vae.eval().requires_grad_(False)
+def _places(
+    components: Path | None, text_encoder: Path | None, vae: Path | None, vocabulary: Path | None
+) -> dict[str, Path]:
+    """Where each part lies; raises FileError naming the first that lies nowhere."""
+    own = {} if components is None else {part: components / part for part in PARTS if (components / part).is_dir()}
+    given = {"text_encoder": text_encoder, "vae": vae}
+    places = {"tokenizer": vocabulary} | own | {part: file for part, file in given.items() if file is not None}
+    for part in PARTS:
+        if places.get(part) is None and (part != "scheduler" or components is not None):
+            raise FileError(
+                f"{components.name if components else 'components'}: no {part} folder in it. Choose as components a "
+                "complete diffusers folder of CogVideoX-5b-I2V (text_encoder, tokenizer, vae, scheduler), or single "
+                "files for text encoder and VAE."
+            )
+    return places
 
 
-def _check_text_encoder(components: Path, config: Mapping[str, Any]) -> None:
-    folder = components / "text_encoder"
-    for file in _weight_files(folder):
-        read_shapes(file)
-    found, width = _read_json(folder / "config.json").get("d_model"), config.get("text_embed_dim", 4096)
-    if found != width:
-        raise FileError(
-            f"{components.name}/text_encoder: embeddings of width {found}; the transformer reads {width}. "
-            "Choose the components of the same model."
-        )
+def _vae_config(components: Path | None) -> dict[str, Any]:
+    """What a single file of a VAE is: the components' own, where they say it."""
+    config = None if components is None else components / "vae" / "config.json"
+    return read_config(config) if config is not None and config.is_file() else dict(RELEASED)
 
 
-def _load_text_encoder(components: Path, dtype: torch.dtype):
-    import transformers
-
-    dtype_name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+def _scheduler_config(components: Path | None) -> dict[str, Any]:
+    if components is None:
+        return dict(SCHEDULER)
+    config = read_config(components / "scheduler" / "scheduler_config.json")
     try:
-        encoder, report = transformers.T5EncoderModel.from_pretrained(
-            components / "text_encoder",
-            **{dtype_name: dtype},
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        make_scheduler(config, "DPM")
+    except Exception as error:
         raise FileError(
-            f"{components.name}/text_encoder: could not be loaded ({error}). Download the folder again."
+            f"{components.name}/scheduler/scheduler_config.json: not the settings of a scheduler "
+            f"({type(error).__name__}). Download the file again."
         ) from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise FileError(f"{components.name}/text_encoder: weights missing ({missing}). Download the folder again.")
-    return encoder.eval().requires_grad_(False)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = next(folder.glob("*.safetensors.index.json"), None)
-    if index is not None:
-        files = sorted({folder / name for name in _read_json(index).get("weight_map", {}).values()})
-    else:
-        # Variants such as model.fp16.safetensors stand beside the plain file.
-        plain = [file for file in sorted(folder.glob("*.safetensors")) if file.name.count(".") == 1]
-        files = plain[:1] or sorted(folder.glob("*.safetensors"))[:1]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing or not files:
-        what = ", ".join(missing) or "a .safetensors file"
-        raise FileError(f"{folder.parent.name}/{folder.name}: {what} is missing. Download the folder again.")
-    return files
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(
-            f"{path.parent.parent.name}/{path.parent.name}/{path.name}: missing or not readable ({error}). "
-            "Download the folder again."
-        ) from error
+    return config

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..clips import ClipFormat
 from ..modules import share_weights
 from ..video import check_single_image, fit_frames
+from ..weight_files import FileStamp
 from .family import COGVIDEOX_1_0, Family, family_of
 
 # The value of "rotary_spacing" in the config of a transformer trained with rotary positions as diffusers 0.42 spaces
@@ -41,6 +42,7 @@ class CogVideoXI2V:
     tokenizer: Tokenizer
     scheduler_config: Mapping[str, Any]
     dtype: torch.dtype  # what the modules compute in; weights may be stored smaller
+    files: tuple[FileStamp, ...] = ()  # large files that hold weights still: who runs the base checks them first
 
     @property
     def family(self) -> Family:
