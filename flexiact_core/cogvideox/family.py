@@ -7,7 +7,7 @@ stay in its own config.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import FileError, SettingError
@@ -41,6 +41,10 @@ class Family:
     num_frames: int
     steps: int
     cfg: float
+    # Training clips have frame_multiple * k + clip_offset frames: those that fill whole patches by themselves.
+    clip_offset: int = 1
+    invert_scale_latents: bool = False  # the released VAE's config: how the picture's latents are scaled
+    pose_norms: bool = False  # whether every block has one, beside the stock layers
 
     @property
     def min_frames(self) -> int:
@@ -105,7 +109,45 @@ COGVIDEOX_1_0 = Family(
     cfg=6.0,
 )
 
-FAMILIES = (COGVIDEOX_1_0,)
+COGVIDEOX_1_5 = Family(
+    name="CogVideoX 1.5 image-to-video",
+    signature="cogvideox1.5-i2v",
+    fps=16,
+    frame_multiple=8,
+    frame_offset=1,
+    frames_per_latent=4,
+    size_multiple=16,
+    vae_scale=8,
+    latent_channels=16,
+    tile_px=(240, 360),
+    text_tokens=226,
+    grid=None,
+    patch_size_t=2,
+    ofs=2.0,
+    width_px=1360,
+    height_px=768,
+    num_frames=81,
+    steps=50,
+    cfg=6.0,
+    clip_offset=5,
+    invert_scale_latents=True,
+)
+
+# CogVideoX 1.5, all of it trained further with pose norms: what fits the layers of one fits the other's. Its videos
+# have a pose for every frame, so no frames are put before the first one to fill a patch.
+DYNAMICTRL = replace(
+    COGVIDEOX_1_5,
+    name="DynamiCtrl",
+    frame_offset=5,
+    width_px=768,
+    height_px=1360,
+    num_frames=37,
+    steps=25,
+    cfg=3.0,
+    pose_norms=True,
+)
+
+FAMILIES = (COGVIDEOX_1_0, COGVIDEOX_1_5, DYNAMICTRL)
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
@@ -114,7 +156,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     Raises FileError if it is of none that is known here.
     """
     for family in FAMILIES:
-        if config.get("patch_size_t") == family.patch_size_t:
+        if (config.get("patch_size_t"), bool(config.get("pose_norms"))) == (family.patch_size_t, family.pose_norms):
             return family
     known = ", ".join(family.name for family in FAMILIES)
     raise FileError(

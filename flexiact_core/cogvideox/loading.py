@@ -11,7 +11,8 @@ import torch
 from ..downloads import find_unfinished
 from ..errors import FileError
 from ..weight_files import read_shapes, stamp_large
-from .family import COGVIDEOX_1_0
+from .family import family_of
+from .kinds import NEEDED, complete_config, describe_transformer, empty_transformer, refuse_other_kinds
 from .layouts import read_config, weight_files_of
 from .model import CogVideoXI2V
 from .parts import Part, check_room, contents_of, make_empty, plan_part
@@ -20,17 +21,7 @@ from .text_encoder import plan_text_encoder
 from .tokenizer import load_tokenizer
 from .vae import RELEASED, plan_vae
 
-LATENT_CHANNELS = COGVIDEOX_1_0.latent_channels
 FLOAT8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
-
-# CogVideoX-5B-I2V's transformer, for single files that come without a config.
-COGVIDEOX_5B_I2V = {
-    "num_attention_heads": 48,
-    "in_channels": 32,
-    "num_layers": 42,
-    "use_rotary_positional_embeddings": True,
-    "use_learned_positional_embeddings": True,
-}
 
 # CogVideoX-5B-I2V's scheduler/scheduler_config.json, for parts that come without one.
 SCHEDULER = {
@@ -48,10 +39,6 @@ SCHEDULER = {
 }
 
 PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
-
-_NEEDED = (
-    "FlexiAct needs a CogVideoX 1.0 image-to-video base (32 input channels, patches of 2), such as CogVideoX-5b-I2V."
-)
 
 
 def is_base_folder(path: Path) -> bool:
@@ -86,7 +73,7 @@ def load_base(
     places = _places(components, text_encoder, vae, vocabulary)
     width = transformer.module.config.text_embed_dim
     encoder = plan_text_encoder(places["text_encoder"], dtype, width)
-    parts = (transformer, encoder, plan_vae(places["vae"], dtype, _vae_config(components)))
+    parts = (transformer, encoder, plan_vae(places["vae"], dtype, _vae_config(components, transformer.module)))
     scheduler_config = _scheduler_config(components)
     tokenizer = load_tokenizer(places["tokenizer"])
     if len(tokenizer) > encoder.module.config.vocab_size:
@@ -110,28 +97,6 @@ def load_base(
     )
 
 
-def describe_transformer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The parts of a CogVideoX transformer config that its tensors' shapes tell; empty if they are of no CogVideoX."""
-    patch, text = shapes.get("patch_embed.proj.weight"), shapes.get("patch_embed.text_proj.weight")
-    norm = shapes.get("transformer_blocks.0.attn1.norm_q.weight")
-    time = shapes.get("time_embedding.linear_2.weight")
-    if not (patch and text and norm and time):
-        return {}
-    width, head_dim = patch[0], norm[0]
-    layers = {key.split(".")[1] for key in shapes if key.startswith("transformer_blocks.")}
-    described = {
-        "num_attention_heads": width // head_dim,
-        "attention_head_dim": head_dim,
-        "num_layers": len(layers),
-        "text_embed_dim": text[1],
-        "time_embed_dim": time[0],
-        "use_learned_positional_embeddings": "patch_embed.pos_embedding" in shapes,
-    }
-    if "ofs_embedding.linear_1.weight" in shapes or len(patch) == 2:
-        return described | {"patch_size_t": 2, "in_channels": patch[1] // 8}
-    return described | {"ofs_embed_dim": None, "patch_size_t": None, "patch_size": patch[-1], "in_channels": patch[1]}
-
-
 def _find_transformer(source: Path, components: Path | None) -> tuple[dict[str, Any], list[Path]]:
     if source.is_dir():
         config = source / "transformer" / "config.json"
@@ -145,66 +110,51 @@ def _find_transformer(source: Path, components: Path | None) -> tuple[dict[str, 
     if not described:
         prefixes = ", ".join(sorted({key.split(".")[0] for key in shapes})[:4])
         raise FileError(
-            f"{source.name}: no CogVideoX transformer with diffusers keys in it (keys begin with {prefixes}). {_NEEDED}"
+            f"{source.name}: no CogVideoX transformer with diffusers keys in it (keys begin with {prefixes}). {NEEDED}"
         )
-    config = dict(COGVIDEOX_5B_I2V)
-    if components is not None and is_base_folder(components):
-        config = read_config(components / "transformer" / "config.json")
-    return config | described, [source]
-
-
-def _refuse_other_kinds(name: str, config: Mapping[str, Any]) -> None:
-    kind = config.get("_class_name", "CogVideoXTransformer3DModel")
-    if kind != "CogVideoXTransformer3DModel":
-        raise FileError(f"{name}: the transformer is a {kind}, no CogVideoX. {_NEEDED}")
-    in_channels = config.get("in_channels", 16)
-    if config.get("patch_size_t") is not None or config.get("ofs_embed_dim"):
-        raise FileError(f"{name}: this is a CogVideoX 1.5 model (patches span two frames). {_NEEDED}")
-    if config.get("num_layers", 30) == 30 and config.get("num_attention_heads", 30) == 30:
-        raise FileError(
-            f"{name}: this is a CogVideoX-2B model (30 layers of width 1920, {in_channels} input channels). {_NEEDED}"
-        )
-    if in_channels == LATENT_CHANNELS:
-        raise FileError(f"{name}: this is a text-to-video model (16 input channels, no image input). {_NEEDED}")
-    if in_channels != 2 * LATENT_CHANNELS:
-        raise FileError(
-            f"{name}: {in_channels} input channels found, as inpainting and control models have them. {_NEEDED}"
-        )
-    if not config.get("use_rotary_positional_embeddings"):
-        raise FileError(f"{name}: the transformer has no rotary positions. {_NEEDED}")
-
-
-def _empty_transformer(config: Mapping[str, Any]):
-    from diffusers import CogVideoXTransformer3DModel
-
-    own = dict(config)
-    spacing = own.pop("rotary_spacing", None)  # ours: diffusers would warn that it does not know it
-    transformer = CogVideoXTransformer3DModel.from_config(own)
-    if spacing is not None:
-        transformer.register_to_config(rotary_spacing=spacing)
-    return transformer
+    return complete_config(described, _transformer_beside(components)), [source]
 
 
 def _plan_transformer(source: Path, components: Path | None, dtype: torch.dtype, keep_float8: bool) -> Part:
     config, files = _find_transformer(source, components)
-    _refuse_other_kinds(source.name, config)
     contents = contents_of(files)
+    keys = {key for table in contents.values() for key in table}
+    refuse_other_kinds(source.name, config, keys)
+    _check_components(source.name, config, components)
     _check_layers(source.name, config, contents)
 
     def to_dtype(key: str, ndim: int, stored: str) -> torch.dtype:
         # Only the big matrices are worth keeping small; norms and embeddings are few and sensitive.
-        if not key.startswith("transformer_blocks.") or ndim != 2 or ".norm" in key:
+        if not key.startswith("transformer_blocks.") or ndim != 2 or "norm" in key:
             return dtype
         return FLOAT8.get(stored, torch.float8_e4m3fn if keep_float8 else dtype)
 
     return plan_part(
         source.name,
         "transformer",
-        make_empty(f"{source.name}/transformer", lambda: _empty_transformer(config)),
+        make_empty(f"{source.name}/transformer", lambda: empty_transformer(config, keys)),
         {file: {key: key for key in table} for file, table in contents.items()},
         contents,
         to_dtype,
-        "The file is incomplete or of another model. " + _NEEDED,
+        "The file is incomplete or of another model. " + NEEDED,
+    )
+
+
+def _transformer_beside(components: Path | None) -> dict[str, Any] | None:
+    """The config of the transformer that the components came with."""
+    if components is None or not is_base_folder(components):
+        return None
+    return read_config(components / "transformer" / "config.json")
+
+
+def _check_components(name: str, config: Mapping[str, Any], components: Path | None) -> None:
+    beside = _transformer_beside(components)
+    if beside is None or beside.get("patch_size_t") == config.get("patch_size_t"):
+        return
+    other, own = ("1.0", "1.5") if beside.get("patch_size_t") is None else ("1.5", "1.0")
+    raise FileError(
+        f"{components.name}: these components are of CogVideoX {other}, the transformer {name} is of {own}. Choose a "
+        f"folder of {own} under components."
     )
 
 
@@ -212,7 +162,7 @@ def _check_layers(name: str, config: Mapping[str, Any], contents: Mapping[Path, 
     # A config of more layers than there are tensors would only build without end.
     layers, num_tensors = config.get("num_layers"), sum(len(table) for table in contents.values())
     if not isinstance(layers, int) or not 0 < layers <= num_tensors:
-        raise FileError(f"{name}: config.json says {layers} layers, the weights have {num_tensors} tensors. {_NEEDED}")
+        raise FileError(f"{name}: config.json says {layers} layers, the weights have {num_tensors} tensors. {NEEDED}")
 
 
 def _places(
@@ -226,16 +176,18 @@ def _places(
         if places.get(part) is None and (part != "scheduler" or components is not None):
             raise FileError(
                 f"{components.name if components else 'components'}: no {part} folder in it. Choose as components a "
-                "complete diffusers folder of CogVideoX-5b-I2V (text_encoder, tokenizer, vae, scheduler), or single "
+                "complete diffusers folder of the same CogVideoX (text_encoder, tokenizer, vae, scheduler), or single "
                 "files for text encoder and VAE."
             )
     return places
 
 
-def _vae_config(components: Path | None) -> dict[str, Any]:
-    """What a single file of a VAE is: the components' own, where they say it."""
+def _vae_config(components: Path | None, transformer) -> dict[str, Any]:
+    """What a single file of a VAE is: the components' own, where they say it, else the transformer's family's."""
     config = None if components is None else components / "vae" / "config.json"
-    return read_config(config) if config is not None and config.is_file() else dict(RELEASED)
+    if config is not None and config.is_file():
+        return read_config(config)
+    return RELEASED | {"invert_scale_latents": family_of(transformer.config).invert_scale_latents}
 
 
 def _scheduler_config(components: Path | None) -> dict[str, Any]:

@@ -14,15 +14,11 @@ def has_pose_norms(keys: Collection[str]) -> bool:
     return any(f".{NAME}." in key for key in keys)
 
 
-def takes_poses(transformer) -> bool:
-    """Whether every block has a pose norm."""
-    return all(hasattr(block, NAME) for block in transformer.transformer_blocks)
-
-
 def add_pose_norms(transformer) -> None:
     """Gives every block of a transformer that is being built a pose norm, of no value yet, under its released keys.
 
-    A pose norm is a linear layer, from the time embedding to three times the width, and a layer norm.
+    A pose norm is a linear layer, from the time embedding to three times the width, and a layer norm. The config says
+    from then on that the base has them: it is of another family.
     """
     config = transformer.config
     width = config.num_attention_heads * config.attention_head_dim
@@ -30,3 +26,4 @@ def add_pose_norms(transformer) -> None:
         linear = type(block.norm1.linear)(config.time_embed_dim, 3 * width, device="meta")
         norm = type(block.norm1.norm)(width, eps=config.norm_eps, device="meta")
         block.add_module(NAME, torch.nn.ModuleDict({"linear": linear, "norm": norm}))
+    transformer.register_to_config(pose_norms=True)

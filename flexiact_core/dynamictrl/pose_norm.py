@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cogvideox.pose_norms import takes_poses
+from ..cogvideox.family import family_of
 from ..errors import FileError, SettingError
 
 STRENGTHS = (0.0, 2.0)
@@ -23,7 +23,7 @@ STRENGTHS = (0.0, 2.0)
 
 def check_takes_poses(transformer) -> None:
     """Passes if the transformer is DynamiCtrl's. Raises FileError otherwise, naming what to load."""
-    if not takes_poses(transformer):
+    if not family_of(transformer.config).pose_norms:
         raise FileError(
             "This is a plain CogVideoX base: it has no pose norms, so it cannot follow poses. Load DynamiCtrl in Load "
             "CogVideoX I2V: hf download gulucaptain/DynamiCtrl --local-dir models/CogVideo/DynamiCtrl"
