@@ -7,6 +7,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
+from . import inputs
 from .host import folders, memory, progress
 from .sockets import AccelerationSocket, BaseModel, CogVideoXI2VSocket, RunAcceleration
 
@@ -31,13 +32,11 @@ class LoadCogVideoXI2V(io.ComfyNode):
             ),
             search_aliases=["cogvideo", "cogvideox loader", "flexiact base", "image to video"],
             inputs=[
-                io.Combo.Input(
+                inputs.file_list(
                     "model",
-                    options=folders.listed(find_bases()),
-                    tooltip=(
-                        "A diffusers folder, or a single-file transformer (.safetensors, diffusers keys), in "
-                        "models/CogVideo. To fetch the released base: " + BASES.command()
-                    ),
+                    find_bases(),
+                    "A diffusers folder, or a single-file transformer (.safetensors, diffusers keys), in "
+                    "models/CogVideo. To fetch the released base: " + BASES.command(),
                 ),
                 io.Combo.Input(
                     "components",

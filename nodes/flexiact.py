@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .host import encodings, folders, media, memory, progress
-from .sockets import AccelerationSocket, BaseModel, CogVideoXI2VSocket, FAESocket, RunAcceleration, WeightedFAEs
+from . import inputs
+from .flexiact_sampling import AttentionPicture, perform_action
+from .host import folders, media, memory, progress
+from .sampling import fit_picture
+from .sockets import BaseModel, CogVideoXI2VSocket, FAESocket, RunAcceleration, WeightedFAEs
 from .training import not_computed
 
 FILES = folders.ModelFolder("flexiact", "hf download shiyi0408/FlexiAct --local-dir {folder}")
@@ -26,14 +29,12 @@ class ApplyRefAdapter(io.ComfyNode):
             ),
             search_aliases=["refadapter", "refnet lora", "flexiact adapter", "identity lora"],
             inputs=[
-                CogVideoXI2VSocket.Input("model", tooltip="The base from Load CogVideoX I2V."),
-                io.Combo.Input(
+                inputs.model("The base from Load CogVideoX I2V."),
+                inputs.file_list(
                     "adapter_file",
-                    options=folders.listed(folders.find_files(FILES, REFADAPTER_WORDS)),
-                    tooltip=(
-                        "A RefAdapter (.safetensors or released .pt) in models/flexiact. To fetch the released one: "
-                        + FILES.command()
-                    ),
+                    folders.find_files(FILES, REFADAPTER_WORDS),
+                    "A RefAdapter (.safetensors or released .pt) in models/flexiact. To fetch the released one: "
+                    + FILES.command(),
                 ),
                 io.Float.Input(
                     "weight",
@@ -77,13 +78,11 @@ class LoadFAEEmbedding(io.ComfyNode):
             ),
             search_aliases=["fae", "action", "motion embedding", "motion tokens", "flexiact action"],
             inputs=[
-                io.Combo.Input(
+                inputs.file_list(
                     "fae_file",
-                    options=folders.listed(folders.find_files(FILES, FAE_WORDS)),
-                    tooltip=(
-                        "An action (.safetensors or released .pt) in models/flexiact. Train FAE makes new ones. To "
-                        "fetch the released ones: " + FILES.command()
-                    ),
+                    folders.find_files(FILES, FAE_WORDS),
+                    "An action (.safetensors or released .pt) in models/flexiact. Train FAE makes new ones. To fetch "
+                    "the released ones: " + FILES.command(),
                 ),
                 io.Float.Input(
                     "strength",
@@ -126,9 +125,7 @@ class FlexiActSampler(io.ComfyNode):
             ),
             search_aliases=["flexiact", "action transfer", "motion transfer", "cogvideox sampler", "animate image"],
             inputs=[
-                CogVideoXI2VSocket.Input(
-                    "model", lazy=True, tooltip="The base, with RefAdapter applied for action transfer."
-                ),
+                inputs.model("The base, with RefAdapter applied for action transfer.", lazy=True),
                 io.Image.Input(
                     "image",
                     lazy=True,
@@ -143,64 +140,13 @@ class FlexiActSampler(io.ComfyNode):
                     lazy=True,
                     tooltip="The action. Left open: plain image-to-video, led by the prompt alone.",
                 ),
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    tooltip=(
-                        "What the video shows: the subject and the action, in a sentence or two. May be empty. What is "
-                        "over the model's length is cut, and the node says so."
-                    ),
-                ),
-                io.String.Input(
-                    "negative_prompt",
-                    multiline=True,
-                    tooltip="What to keep away from. Empty is the released setting. Has no effect at cfg 1.",
-                ),
-                io.Int.Input(
-                    "width",
-                    default=720,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Width in pixels, a multiple of 16. CogVideoX-5B-I2V makes 720x480 only.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=480,
-                    min=16,
-                    max=4096,
-                    step=16,
-                    tooltip="Height in pixels, a multiple of 16. CogVideoX-5B-I2V makes 720x480 only.",
-                ),
-                io.Int.Input(
-                    "num_frames",
-                    default=49,
-                    min=1,
-                    max=1025,
-                    step=8,
-                    tooltip=(
-                        "Frames at 8 per second, 8k+1: 9 is about one second, 49 six. More take longer and more "
-                        "memory. CogVideoX-5B-I2V makes 49 at most."
-                    ),
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=50,
-                    min=1,
-                    max=1000,
-                    tooltip="Denoising steps. Fewer are faster and rougher; 50 is the released value.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=6.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip=(
-                        "Guidance towards the prompt. 1: none, half the work. 6: released value. High: harsh colours."
-                    ),
-                ),
+                inputs.prompt(),
+                inputs.negative_prompt(),
+                inputs.side("width", 720),
+                inputs.side("height", 480),
+                inputs.num_frames(),
+                inputs.steps(50, 1000, "Denoising steps. Fewer are faster and rougher; 50 is the released value."),
+                inputs.cfg(),
                 io.Float.Input(
                     "bias_strength",
                     default=1.0,
@@ -231,22 +177,8 @@ class FlexiActSampler(io.ComfyNode):
                     advanced=True,
                     tooltip="Timestep at which the bias has faded to 0, along a cosine. Lower: the action fades later.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Fixes all randomness: the same graph and seed give the same frames.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=["DPM", "DDIM"],
-                    default="DPM",
-                    tooltip=(
-                        "How steps are taken. DPM: the released one, adds fresh noise at each step. DDIM: adds none."
-                    ),
-                ),
+                inputs.seed(),
+                inputs.scheduler(),
                 io.Combo.Input(
                     "weighting",
                     options=["paper", "release"],
@@ -257,11 +189,7 @@ class FlexiActSampler(io.ComfyNode):
                         "part starts at 1 whatever the strength, as the authors' code does."
                     ),
                 ),
-                AccelerationSocket.Input(
-                    "acceleration",
-                    optional=True,
-                    tooltip="Ways to save time, from FlexiAct Acceleration. Left open: every step in full.",
-                ),
+                inputs.acceleration(),
                 io.Boolean.Input(
                     "draw_attention",
                     default=False,
@@ -287,7 +215,7 @@ class FlexiActSampler(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, width, height, num_frames, bias_strength, hold_until, off_below, weighting, **inputs):
+    def check_lazy_status(cls, width, height, num_frames, bias_strength, hold_until, off_below, weighting, **lazy):
         from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0
         from ..flexiact_core.flexiact.bias import MotionBias
 
@@ -295,127 +223,19 @@ class FlexiActSampler(io.ComfyNode):
         COGVIDEOX_1_0.check_size(width, height)
         COGVIDEOX_1_0.check_num_frames(num_frames)
         MotionBias(bias_strength, hold_until, off_below, weighting)
-        return not_computed(inputs)
+        return not_computed(lazy)
 
     @classmethod
     def execute(
-        cls,
-        model: BaseModel,
-        image,
-        prompt,
-        negative_prompt,
-        width,
-        height,
-        num_frames,
-        steps,
-        cfg,
-        bias_strength,
-        hold_until,
-        off_below,
-        seed,
-        scheduler,
-        weighting,
-        fae: WeightedFAEs = (),
-        acceleration: RunAcceleration | None = None,
-        draw_attention: bool = False,
-    ) -> io.NodeOutput:
-        import torch
-
-        from ..flexiact_core.cogvideox import model as cogvideox
-        from ..flexiact_core.cogvideox.acceleration import EXACT
-        from ..flexiact_core.cogvideox.family import check_video_size
+        cls, model: BaseModel, image, prompt, negative_prompt, width, height, bias_strength, hold_until, off_below,
+        weighting, fae: WeightedFAEs = (), acceleration: RunAcceleration | None = None, draw_attention=False, **run,
+    ) -> io.NodeOutput:  # fmt: skip
         from ..flexiact_core.flexiact.bias import MotionBias
-        from ..flexiact_core.flexiact.fae import check_fae
-        from ..flexiact_core.flexiact.transfer import transfer_action
-        from ..flexiact_core.plots import draw_heat_map
-        from ..flexiact_core.video import to_frames
 
-        base = model.base
         bias = MotionBias(bias_strength, hold_until, off_below, weighting)
-        picture = cogvideox.fit_picture(base, memory.ordinary(image), "image", width, height)
-        check_video_size(base.transformer.config, width, height, num_frames)
-        for action, _ in fae:
-            check_fae(action, base.transformer)
-
-        prompt_embeds = encodings.encode_prompt(model, prompt)
-        negative_embeds = encodings.encode_prompt(model, negative_prompt)
-        posterior = encodings.encode_image(model, picture)
-        preview = cogvideox.fit_preview(picture, posterior.mean * base.vae.config.scaling_factor)
-        bar = progress.Progress(steps)
-        acceleration = acceleration or RunAcceleration(EXACT)
-        transformer, adapters = sampling_transformer(model, acceleration.merge_adapters)
-
-        shares: list[dict[int, float]] = [{}]  # by step and layer
-
-        def on_share(layer, share):
-            shares[-1][layer] = float(share)
-
-        def on_step(index, clean_latents):
-            shares.append({})
-            middle = clean_latents.shape[1] // 2
-            bar.step(index + 1, cogvideox.preview_frame(clean_latents, preview, middle))
-
-        num_latent_frames = base.family.count_latent_frames(num_frames)
-        needed = memory.transformer_bytes(
-            model, num_latent_frames, *posterior.mean.shape[-2:], batch=2, acceleration=acceleration.run
+        picture = fit_picture(model, image, "image", width, height, run["num_frames"])
+        attention = AttentionPicture(model, run["steps"]) if draw_attention else None
+        frames = perform_action(model, picture, (prompt, negative_prompt), fae, bias, acceleration, attention, **run)
+        return io.NodeOutput(
+            frames, media.to_video(frames, model.base.family.fps), attention.draw() if attention else progress.nothing()
         )
-        with memory.on_device(transformer, needed) as device:
-            latents = transfer_action(
-                base,
-                posterior,
-                prompt_embeds,
-                negative_embeds,
-                faes=fae,
-                adapters=adapters,
-                bias=bias,
-                num_frames=num_frames,
-                steps=steps,
-                cfg=cfg,
-                scheduler=scheduler,
-                seed=seed,
-                device=device,
-                acceleration=acceleration.run,
-                on_step=on_step,
-                on_share=on_share if draw_attention else None,
-            )
-        with memory.on_device(model.vae, memory.decode_bytes(model, num_frames, height, width)) as device:
-            frames = to_frames(cogvideox.decode_latents(base.vae, latents, device)).cpu()
-        picture = progress.nothing()
-        if draw_attention:
-            # A layer that a step cache skips has no share.
-            layers = range(base.transformer.config.num_layers)
-            values = torch.tensor([[step.get(layer, torch.nan) for step in shares[:steps]] for layer in layers])
-            title = "share of attention on the action's tokens"
-            picture = draw_heat_map(values, title=title, x_label="step", y_label="layer")
-        return io.NodeOutput(frames, media.to_video(frames), picture)
-
-
-def sampling_transformer(model: BaseModel, merge_adapters: bool):
-    """The patcher to load for sampling, and the adapters that its weights do not hold.
-
-    Merged adapters are ComfyUI's own weight patches on a clone: the weights come back bit for bit as soon as another
-    patcher of the base is loaded. Weights stored in float8 are too coarse to take them in; that is said.
-    """
-    if not model.adapters or not merge_adapters:
-        return model.transformer, model.adapters
-    stored = model.base.transformer.transformer_blocks[0].attn1.to_q.weight.dtype
-    if stored.itemsize == 1:
-        progress.say("The base's weights are stored in float8, too coarse to take in RefAdapter: it runs beside them.")
-        return model.transformer, model.adapters
-    return model.merged.get("transformer", lambda: _merge_adapters(model)), ()
-
-
-def _merge_adapters(model: BaseModel):
-    from comfy.weight_adapter import LoRAAdapter
-
-    from ..flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, matrices_by_weight
-
-    patcher = model.transformer.clone()
-    for adapter, weight in model.adapters:
-        patches = {
-            f"{memory.HELD_AS}.{name}": LoRAAdapter(set(), (up, down, None, None, None, None))
-            for name, (down, up) in matrices_by_weight(adapter).items()
-        }
-        taken = patcher.add_patches(patches, weight * ALPHA_PER_RANK)
-        assert len(taken) == len(patches)
-    return patcher

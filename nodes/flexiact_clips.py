@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from . import inputs
 from .flexiact import FILES
 from .host import encodings, folders, media, memory, progress
-from .sockets import ActionClips, BaseModel, ClipsSocket, CogVideoXI2VSocket
+from .sockets import ActionClips, BaseModel, ClipsSocket
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..flexiact_core.clip_lists import ListedClip
 
 BENCHMARK = folders.ModelFolder(
     FILES.name,
     "hf download shiyi0408/FlexiAct --repo-type dataset --local-dir {folder}/benchmark",
     "the authors' data",
 )
+BASE_TOOLTIP = "The base to train on; its VAE and text encoder are used."
 
 
 class PrepareActionClips(io.ComfyNode):
@@ -30,7 +39,7 @@ class PrepareActionClips(io.ComfyNode):
             ),
             search_aliases=["training clips", "random crops", "reference video", "flexiact dataset"],
             inputs=[
-                CogVideoXI2VSocket.Input("model", tooltip="The base to train on; its VAE and text encoder are used."),
+                inputs.model(BASE_TOOLTIP),
                 io.MultiType.Input(
                     "reference",
                     types=[io.Video, io.Image],
@@ -39,10 +48,8 @@ class PrepareActionClips(io.ComfyNode):
                         "least 9 frames must be left at 8 per second."
                     ),
                 ),
-                io.String.Input(
-                    "caption",
-                    multiline=True,
-                    tooltip="What the reference shows, in a sentence. Left out now and then in training; may be empty.",
+                inputs.caption(
+                    "What the reference shows, in a sentence. Left out now and then in training; may be empty."
                 ),
                 io.Float.Input(
                     "fps",
@@ -71,16 +78,7 @@ class PrepareActionClips(io.ComfyNode):
                         "a stretch is taken at a place that the seed chooses."
                     ),
                 ),
-                io.Int.Input(
-                    "crops",
-                    default=12,
-                    min=1,
-                    max=64,
-                    tooltip=(
-                        "Versions of the clip cut at random places; the first is uncut. 12: released value. 1: the "
-                        "clip alone, and the action sticks to its layout."
-                    ),
-                ),
+                inputs.crops(),
                 io.Float.Input(
                     "smallest_scale",
                     default=0.8,
@@ -109,14 +107,7 @@ class PrepareActionClips(io.ComfyNode):
                     default=False,
                     tooltip="Also mirror half of the crops left to right. Leave off if the direction matters.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Fixes where the window and the crops lie.",
-                ),
+                inputs.seed("Fixes where the window and the crops lie."),
             ],
             outputs=[
                 ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train FAE."),
@@ -141,10 +132,9 @@ class PrepareActionClips(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..flexiact_core.plots import tile_videos
 
-        clips, videos = prepare_clips(
-            model, reference, caption, crops, seed,
-            image_fps=fps, start=start, duration=duration, scale_range=(smallest_scale, largest_scale), flip=flip,
-        )  # fmt: skip
+        stretch = media.from_reference(reference, fps, model.base.family.fps, start, duration)
+        scales = (smallest_scale, largest_scale)
+        clips, videos = prepare_clips(model, *stretch, caption, crops, seed, scale_range=scales, flip=flip)
         return io.NodeOutput(clips, tile_videos(videos))
 
 
@@ -161,22 +151,16 @@ class LoadReleasedAction(io.ComfyNode):
             ),
             search_aliases=["flexiact benchmark", "crop.csv", "val_image.csv", "released data"],
             inputs=[
-                CogVideoXI2VSocket.Input("model", tooltip="The base to train on; its VAE and text encoder are used."),
-                io.Combo.Input(
+                inputs.model(BASE_TOOLTIP),
+                inputs.file_list(
                     "action",
-                    options=folders.listed(find_released_actions()),
-                    tooltip=(
-                        "kind/action, from captions/<kind>/<action>/crop.csv anywhere under models/flexiact. To fetch "
-                        "the authors' data: " + BENCHMARK.command()
-                    ),
+                    find_released_actions(),
+                    "kind/action, from captions/<kind>/<action>/crop.csv anywhere under models/flexiact. To fetch the "
+                    "authors' data: " + BENCHMARK.command(),
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Fixes which stretch of each clip is used, where a clip is longer than the base needs.",
+                inputs.seed(
+                    "Fixes which stretch of each clip is used, where a clip is longer than the base needs.",
+                    new_each_run=False,
                 ),
             ],
             outputs=[
@@ -197,21 +181,12 @@ class LoadReleasedAction(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: BaseModel, action, seed) -> io.NodeOutput:
-        from ..flexiact_core.clips import cut_crops
-        from ..flexiact_core.cogvideox.model import clip_format
         from ..flexiact_core.flexiact.released import read_released_action
         from ..flexiact_core.plots import tile_videos
-        from ..flexiact_core.video_files import read_video
 
-        released = read_released_action(folders.path_of(action, find_released_actions(), BENCHMARK.missing(action)))
-        form = clip_format(model.base)
-        generator = encodings.generator(seed)
-        # The authors' clips are crops already: each is used as it is.
-        videos = [
-            cut_crops(read_video(clip.path, form.fps, clip.start, clip.duration), form.fps, form, 1, generator)[0]
-            for clip in released.clips
-        ]
-        clips = _encode_clips(model, videos, [clip.caption for clip in released.clips])
+        folder = folders.path_of(action, find_released_actions(), BENCHMARK.missing(action))
+        released = read_released_action(folder)
+        clips, videos = released_clips(model, released.clips, seed)
         targets = [media.read_image(path) for path, _ in released.targets]
         return io.NodeOutput(clips, tile_videos(videos), targets, [caption for _, caption in released.targets])
 
@@ -226,31 +201,54 @@ def find_released_actions() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def prepare_clips(
-    model: BaseModel, reference, caption, crops, seed, *,
-    image_fps=media.FPS, start=0.0, duration=0.0, scale_range=(0.8, 1.2), flip=False,
-):  # fmt: skip
+def as_clips(model: BaseModel, reference, caption: str, crops: int, seed: int) -> ActionClips:
+    """Training clips of a reference: those of Prepare Action Clips as they are, a VIDEO or IMAGE cut and encoded."""
+    if isinstance(reference, ActionClips):
+        return reference
+    fps = model.base.family.fps
+    return prepare_clips(model, *media.from_reference(reference, fps, fps), caption, crops, seed)[0]
+
+
+def prepare_clips(model: BaseModel, frames, fps: float, caption: str, crops: int, seed: int, **cutting):
+    """Training clips (ActionClips) cut from frames (T, H, W, C) at fps per second, and the videos that they encode.
+
+    cutting is scale_range and flip of cut_crops(). Raises ShapeError and SettingError as cut_crops() does.
+    """
     from ..flexiact_core.clips import cut_crops
     from ..flexiact_core.cogvideox.model import clip_format
 
-    frames, fps = media.from_reference(reference, image_fps, start, duration)
-    videos = cut_crops(
-        frames, fps, clip_format(model.base), crops, encodings.generator(seed),
-        scale_range=scale_range, flip=flip,
-    )  # fmt: skip
-    return _encode_clips(model, videos, [caption]), videos
+    videos = cut_crops(frames, fps, clip_format(model.base), crops, encodings.generator(seed), **cutting)
+    return encode_videos(model, videos, [caption]), videos
 
 
-def _encode_clips(model: BaseModel, videos, captions) -> ActionClips:
+def released_clips(model: BaseModel, clips: Sequence[ListedClip], seed: int):
+    """Training clips (ActionClips) of the authors' clips, and the videos that they encode.
+
+    They are crops already: each is used as it is. Raises FileError if one cannot be read.
+    """
+    from ..flexiact_core.clips import cut_crops
+    from ..flexiact_core.cogvideox.model import clip_format
+    from ..flexiact_core.video_files import read_video
+
+    form, generator = clip_format(model.base), encodings.generator(seed)
+    videos = []
+    for clip in clips:
+        frames = read_video(clip.path, form.fps, clip.start, clip.duration)
+        videos += cut_crops(frames, form.fps, form, 1, generator)
+    return encode_videos(model, videos, [clip.caption for clip in clips]), videos
+
+
+def encode_videos(model: BaseModel, videos: Sequence[Tensor], captions: Sequence[str]) -> ActionClips:
+    """Videos (T, H, W, 3) in 0..1 encoded for training, with one caption for all or one for each."""
     import torch
 
     from ..flexiact_core.cogvideox.encodings import encode_clips
+    from ..flexiact_core.cogvideox.memory import encode_bytes
 
-    num_frames, height, width = videos[0].shape[:3]
     prompt_embeds = torch.cat([encodings.encode_prompt(model, caption) for caption in captions])
     empty_embeds = encodings.encode_prompt(model, "")
     bar = progress.Progress(len(videos))
-    with memory.on_device(model.vae, memory.encode_bytes(model, num_frames, height, width)) as device:
+    with memory.on_device(model.vae, encode_bytes(model.base, *videos[0].shape[:3])) as device:
         encoded = encode_clips(
             model.base.vae, videos, prompt_embeds, empty_embeds, device, on_clip=lambda done: bar.step(done + 1)
         )

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
+from . import inputs
 from .flexiact import FILES
-from .flexiact_clips import prepare_clips
+from .flexiact_clips import as_clips
 from .host import encodings, folders, memory, progress
+from .sampling import decode, fit_picture
 from .sockets import ActionClips, BaseModel, ClipsSocket, CogVideoXI2VSocket, FAESocket
-from .training import Training, changes_while_unfinished, not_computed, save_preview, training_inputs
+from .training import Plan, Training, changes_while_unfinished, not_computed, save_preview, training_inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..flexiact_core.clip_lists import ListedClip
+    from ..flexiact_core.cogvideox.encodings import EncodedClips
+    from ..flexiact_core.flexiact.fae import FAE
+    from ..flexiact_core.flexiact.refadapter import RefAdapter
+    from ..flexiact_core.training import TrainingState
 
 SAMPLE_STEPS = 25
 
@@ -26,9 +42,7 @@ class TrainFAE(io.ComfyNode):
             ),
             search_aliases=["flexiact train", "learn action", "motion inversion", "train action"],
             inputs=[
-                CogVideoXI2VSocket.Input(
-                    "model", lazy=True, tooltip="The base to learn on. Adapters applied to it take no part in training."
-                ),
+                inputs.model("The base to learn on. Adapters applied to it take no part in training.", lazy=True),
                 io.MultiType.Input(
                     "reference",
                     types=[io.Video, io.Image, ClipsSocket],
@@ -38,52 +52,20 @@ class TrainFAE(io.ComfyNode):
                         "8 per second, or clips from Prepare Action Clips."
                     ),
                 ),
-                io.String.Input(
-                    "caption",
-                    multiline=True,
-                    tooltip="What the reference shows, in a sentence. May be empty. Prepared clips bring their own.",
+                inputs.caption(
+                    "What the reference shows, in a sentence. May be empty. Prepared clips bring their own."
                 ),
-                io.String.Input(
-                    "name",
-                    default="my_action",
-                    tooltip=(
-                        "File name of the action, without ending. If another training has that name, a number is added."
-                    ),
+                inputs.result_name("my_action", "action"),
+                inputs.steps(
+                    3000,
+                    100000,
+                    "Training steps. More fit the reference closer; the authors look at results from 3500 on.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=3000,
-                    min=1,
-                    max=100000,
-                    tooltip="Training steps. More fit the reference closer; the authors look at results from 3500 on.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=0.003,
-                    min=0.000001,
-                    max=1.0,
-                    step=0.000001,
-                    tooltip="Size of each step. 0.003: released value. High: faster, then unstable. Low: slow.",
-                ),
-                io.Int.Input(
-                    "crops",
-                    default=12,
-                    min=1,
-                    max=64,
-                    tooltip=(
-                        "Versions of the clip cut at random places; the first is uncut. 12: released value. 1: the "
-                        "clip alone, and the action sticks to its layout. Prepared clips bring their own."
-                    ),
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=1,
-                    min=1,
-                    max=64,
+                inputs.learning_rate(0.003, 0.000001, "released value"),
+                inputs.crops("Prepared clips bring their own."),
+                inputs.batch_size(
+                    "Crops per step. 1: released value, least memory. More: steadier steps, more memory and time.",
                     advanced=True,
-                    tooltip=(
-                        "Crops per step. 1: released value, least memory. More: steadier steps, more memory and time."
-                    ),
                 ),
                 io.Int.Input(
                     "sample_every",
@@ -96,14 +78,8 @@ class TrainFAE(io.ComfyNode):
                         "sampling."
                     ),
                 ),
-                io.Float.Input(
-                    "sample_cfg",
-                    default=6.0,
-                    min=1.0,
-                    max=30.0,
-                    step=0.1,
-                    advanced=True,
-                    tooltip="Guidance of the sample videos, as in FlexiAct Sampler. 1: none.",
+                inputs.cfg(
+                    "sample_cfg", "Guidance of the sample videos, as in FlexiAct Sampler. 1: none.", advanced=True
                 ),
                 io.Boolean.Input(
                     "released_format",
@@ -136,91 +112,24 @@ class TrainFAE(io.ComfyNode):
         return changes_while_unfinished(FILES, name, steps, resume)
 
     @classmethod
-    def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):
+    def check_lazy_status(cls, steps, learning_rate, batch_size, **lazy):
         from ..flexiact_core.training import check_training_settings
 
         check_training_settings(steps, learning_rate, batch_size)
-        return not_computed(inputs)
+        return not_computed(lazy)
 
     @classmethod
     def execute(
-        cls,
-        model: BaseModel,
-        reference,
-        caption,
-        name,
-        steps,
-        learning_rate,
-        crops,
-        batch_size,
-        checkpoint_every,
-        sample_every,
-        sample_cfg,
-        resume,
-        released_format,
-        seed,
-        gradient_checkpointing,
-        sample_image=None,
-    ) -> io.NodeOutput:
-        from ..flexiact_core.cogvideox.model import base_signature
-        from ..flexiact_core.cogvideox.sampling import make_scheduler
-        from ..flexiact_core.flexiact.fae import FAE, save_fae, save_released_fae
-        from ..flexiact_core.flexiact.fit import TOKENS, fit_fae
+        cls, model: BaseModel, reference, caption, crops, sample_every, sample_cfg, released_format, sample_image=None,
+        **settings,
+    ) -> io.NodeOutput:  # fmt: skip
         from ..flexiact_core.plots import draw_loss
 
-        base = model.base
-        clips = reference
-        if not isinstance(clips, ActionClips):
-            clips, _ = prepare_clips(model, reference, caption, crops, seed)
-        settings = {
-            "base": base_signature(base.transformer),
-            "clips": clips.digest,
-            "caption": clips.caption,
-            "learning_rate": learning_rate,
-            "batch_size": batch_size,
-            "seed": seed,
-        }
-        training = Training(FILES, name, settings, steps, checkpoint_every, resume)
-        sampler = _Sampler(model, clips, sample_image, sample_cfg, seed)
-
-        def to_fae(state):
-            return FAE(state.parameters[TOKENS], name=name, metadata=training.metadata(state))
-
-        def on_step(index, loss, take_state):
-            if sample_every and (index + 1) % sample_every == 0 and index + 1 < steps:
-                training.report.show_sample(sampler.draw(to_fae(take_state())))
-                # Sampling may have moved the transformer out to make room for the VAE.
-                memory.load_to_train(model.transformer, needed)
-            training.on_step(index, loss, take_state)
-
-        shape = clips.encoded.video.mean.shape
-        needed, checkpointing = memory.training_memory(model, shape, batch_size, gradient_checkpointing)
-        with memory.on_device_to_train(model.transformer, needed) as device:
-            state = fit_fae(
-                base.transformer,
-                make_scheduler(base.scheduler_config, "DPM"),
-                clips.encoded,
-                steps=steps,
-                learning_rate=learning_rate,
-                seed=seed,
-                device=device,
-                batch_size=batch_size,
-                gradient_checkpointing=checkpointing,
-                resume=training.resumed,
-                on_step=on_step,
-                stop_on=(progress.interrupt(),),
-            )
-        training.finish(state)
-        fae = to_fae(state)
-        path = folders.result_path(FILES, "fae", name, training.digest)
-        save_fae(fae, path)
-        if released_format:
-            save_released_fae(fae, path.with_suffix(".pt"))
-        save_preview(path.with_suffix(".mp4"), clips.first_video)
-        if sample_every and state.steps_done == steps:
-            sampler.draw(fae)
-        progress.say(f"Saved as {path.name} in {path.parent}.")
-        return io.NodeOutput(((fae, 1.0),), draw_loss(state.losses), sampler.frames)
+        plan = Plan(**settings)
+        clips = as_clips(model, reference, caption, crops, plan.seed)
+        samples = SampleVideos(model, clips, sample_image, sample_every, sample_cfg, plan.seed)
+        fae, state = train_fae(model, clips, plan, samples, released_format)
+        return io.NodeOutput(((fae, 1.0),), draw_loss(state.losses), samples.frames)
 
 
 class TrainRefAdapter(io.ComfyNode):
@@ -236,9 +145,7 @@ class TrainRefAdapter(io.ComfyNode):
             ),
             search_aliases=["train lora", "refnet", "flexiact adapter training"],
             inputs=[
-                CogVideoXI2VSocket.Input(
-                    "model", lazy=True, tooltip="The base to train on. Adapters applied to it take no part."
-                ),
+                inputs.model("The base to train on. Adapters applied to it take no part.", lazy=True),
                 io.String.Input(
                     "clip_list",
                     tooltip=(
@@ -246,29 +153,11 @@ class TrainRefAdapter(io.ComfyNode):
                         "start frame, end frame, fps, ..., caption."
                     ),
                 ),
-                io.String.Input(
-                    "name",
-                    default="my_refadapter",
-                    tooltip=(
-                        "File name of the adapter, without ending. If another training has that name, a number is "
-                        "added."
-                    ),
+                inputs.result_name("my_refadapter", "adapter"),
+                inputs.steps(
+                    40000, 1000000, "Training steps. The authors took 40000, each on 8 clips of 42000 videos."
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=40000,
-                    min=1,
-                    max=1000000,
-                    tooltip="Training steps. The authors took 40000, each on 8 clips of 42000 videos.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=0.00001,
-                    min=0.0000001,
-                    max=1.0,
-                    step=0.0000001,
-                    tooltip="Size of each step. 0.00001: the authors' value. High: faster, then unstable. Low: slow.",
-                ),
+                inputs.learning_rate(0.00001, 0.0000001, "the authors' value"),
                 io.Int.Input(
                     "rank",
                     default=64,
@@ -276,13 +165,7 @@ class TrainRefAdapter(io.ComfyNode):
                     max=512,
                     tooltip="Rank of the adapter's matrices. 64: released value. Low: smaller file, can learn less.",
                 ),
-                io.Int.Input(
-                    "batch_size",
-                    default=1,
-                    min=1,
-                    max=64,
-                    tooltip="Clips per step. 8: the authors' value. Memory and time grow with it.",
-                ),
+                inputs.batch_size("Clips per step. 8: the authors' value. Memory and time grow with it."),
                 *training_inputs(FILES),
             ],
             outputs=[
@@ -299,130 +182,144 @@ class TrainRefAdapter(io.ComfyNode):
         return changes_while_unfinished(FILES, name, steps, resume)
 
     @classmethod
-    def check_lazy_status(cls, clip_list, steps, learning_rate, batch_size, **inputs):
+    def check_lazy_status(cls, clip_list, steps, learning_rate, batch_size, **lazy):
         from ..flexiact_core.clip_lists import read_clip_list
         from ..flexiact_core.training import check_training_settings
 
         check_training_settings(steps, learning_rate, batch_size)
         read_clip_list(folders.input_path(clip_list))
-        return not_computed(inputs)
+        return not_computed(lazy)
 
     @classmethod
-    def execute(
-        cls,
-        model: BaseModel,
-        clip_list,
-        name,
-        steps,
-        learning_rate,
-        rank,
-        batch_size,
-        checkpoint_every,
-        resume,
-        seed,
-        gradient_checkpointing,
-    ) -> io.NodeOutput:
+    def execute(cls, model: BaseModel, clip_list, rank, **settings) -> io.NodeOutput:
         from ..flexiact_core.clip_lists import read_clip_list
-        from ..flexiact_core.cogvideox.encodings import encode_listed_clips, encoded_file
-        from ..flexiact_core.cogvideox.model import base_signature, clip_format
-        from ..flexiact_core.cogvideox.sampling import make_scheduler
-        from ..flexiact_core.flexiact.fit import fit_refadapter, refadapter_of
-        from ..flexiact_core.flexiact.refadapter import save_refadapter
         from ..flexiact_core.plots import draw_loss
 
-        base = model.base
-        listed = read_clip_list(folders.input_path(clip_list))
-        form = clip_format(base)
-        captions = {caption: encodings.encode_prompt(model, caption) for caption in {clip.caption for clip in listed}}
-        folder = folders.training_folder(FILES) / "clips" / base_signature(base.transformer)
-        bar = progress.Progress(len(listed))
-        with memory.on_device(
-            model.vae, memory.encode_bytes(model, form.max_frames, form.height_px, form.width_px)
-        ) as device:
-            encoded = encode_listed_clips(
-                base.vae,
-                listed,
-                folder,
-                captions.__getitem__,
-                form=form,
-                device=device,
-                on_clip=lambda index: bar.step(index + 1),
-            )
-        settings = {
-            "base": base_signature(base.transformer),
-            "clips": sorted(encoded_file(clip, folder).name for clip in listed),
-            "learning_rate": learning_rate,
-            "rank": rank,
-            "batch_size": batch_size,
-            "seed": seed,
-        }
-        training = Training(FILES, name, settings, steps, checkpoint_every, resume)
-        shape = encoded.draw(encodings.generator(0)).video.mean.shape
-        needed, checkpointing = memory.training_memory(model, shape, batch_size, gradient_checkpointing, rank)
-        with memory.on_device_to_train(model.transformer, needed) as device:
-            state = fit_refadapter(
-                base.transformer,
-                make_scheduler(base.scheduler_config, "DPM"),
-                encoded.draw,
-                rank=rank,
-                steps=steps,
-                learning_rate=learning_rate,
-                seed=seed,
-                device=device,
-                batch_size=batch_size,
-                gradient_checkpointing=checkpointing,
-                resume=training.resumed,
-                on_step=training.on_step,
-                stop_on=(progress.interrupt(),),
-            )
-        training.finish(state)
-        adapter = refadapter_of(state, name)
-        path = folders.result_path(FILES, "refadapter", name, training.digest)
-        save_refadapter(adapter, path, training.metadata(state))
-        progress.say(f"Saved as {path.name} in {path.parent}.")
+        clips = read_clip_list(folders.input_path(clip_list))
+        adapter, state = train_refadapter(model, clips, rank, Plan(**settings))
         return io.NodeOutput(model.with_adapter(adapter, 1.0), draw_loss(state.losses))
 
 
-class _Sampler:
-    """Draws sample videos in a training: always the same picture, caption and seed."""
+class SampleVideos:
+    """Sample videos of a training: always the same picture, caption and seed; `frames` are those of the last one.
 
-    def __init__(self, model: BaseModel, clips: ActionClips, image, cfg: float, seed: int):
-        from ..flexiact_core.cogvideox.model import fit_picture
+    image is an IMAGE, or None for the clips' own first frame; every is how many steps lie between two, 0 for none.
+    Raises ShapeError if the image cannot be used.
+    """
 
-        self.model, self.clips, self.cfg, self.seed = model, clips, cfg, seed
+    def __init__(self, model: BaseModel, clips: ActionClips, image, every: int, cfg: float, seed: int):
+        self.model, self.clips, self.every, self.cfg, self.seed = model, clips, every, cfg, seed
         self.frames = clips.first_video
         self.posterior = clips.first_image
         if image is not None:
-            width, height, _ = encodings.native_size(model)
-            picture = fit_picture(model.base, memory.ordinary(image), "sample_image", width, height)
-            self.posterior = encodings.encode_image(model, picture)
+            num_frames, height, width = clips.first_video.shape[:3]
+            self.posterior = encodings.encode_image(
+                model, fit_picture(model, image, "sample_image", width, height, num_frames)
+            )
 
-    def draw(self, fae):
-        """Frames (T, H, W, 3) of a new sample video, also kept as `frames`."""
-        from ..flexiact_core.cogvideox.model import decode_latents
+    def draw(self, fae: FAE) -> Tensor:
+        """Frames (T, H, W, 3) of a new sample video."""
+        from ..flexiact_core.cogvideox.memory import transformer_bytes
         from ..flexiact_core.flexiact.bias import MotionBias
         from ..flexiact_core.flexiact.transfer import transfer_action
-        from ..flexiact_core.video import to_frames
 
         model, clips = self.model, self.clips.encoded
         shape = clips.video.mean.shape
-        with memory.on_device(model.transformer, memory.transformer_bytes(model, shape[1], *shape[-2:], 2)) as device:
+        with memory.on_device(model.transformer, transformer_bytes(model.base, shape[1], *shape[-2:], 2)) as device:
             latents = transfer_action(
-                model.base,
-                self.posterior,
-                clips.prompt_embeds[:1],
-                clips.empty_embeds,
-                faes=[(fae, 1.0)],
-                adapters=model.adapters,
-                bias=MotionBias(),
-                num_frames=len(self.clips.first_video),
-                steps=SAMPLE_STEPS,
-                cfg=self.cfg,
-                scheduler="DPM",
-                seed=self.seed,
-                device=device,
-            )
-        num_frames, height, width = self.clips.first_video.shape[:3]
-        with memory.on_device(model.vae, memory.decode_bytes(model, num_frames, height, width)) as device:
-            self.frames = to_frames(decode_latents(model.base.vae, latents, device)).cpu()
+                model.base, self.posterior, clips.prompt_embeds[:1], clips.empty_embeds, faes=[(fae, 1.0)],
+                adapters=model.adapters, bias=MotionBias(), num_frames=len(self.clips.first_video), steps=SAMPLE_STEPS,
+                cfg=self.cfg, scheduler="DPM", seed=self.seed, device=device,
+            )  # fmt: skip
+        self.frames = decode(model, latents, self.clips.first_video.shape[:3])
         return self.frames
+
+
+def train_fae(
+    model: BaseModel, clips: ActionClips, plan: Plan, samples: SampleVideos, released_format: bool
+) -> tuple[FAE, TrainingState]:
+    """The action of the clips, learned and saved, and the state that the training came to."""
+    from ..flexiact_core.cogvideox.model import base_signature
+    from ..flexiact_core.cogvideox.sampling import make_scheduler
+    from ..flexiact_core.flexiact.fae import FAE, save_fae, save_released_fae
+    from ..flexiact_core.flexiact.fit import TOKENS, fit_fae
+
+    base = model.base
+    identity = {"base": base_signature(base.transformer), "clips": clips.digest, "caption": clips.caption}
+    training = Training(FILES, plan, identity)
+    num_learned = base.transformer.config.max_text_seq_length
+    needed, checkpointing = _room(model, clips.encoded.video.mean.shape, plan, num_learned)
+    fit = partial(
+        fit_fae, base.transformer, make_scheduler(base.scheduler_config, "DPM"), clips.encoded,
+        gradient_checkpointing=checkpointing,
+    )  # fmt: skip
+
+    def to_fae(state):
+        return FAE(state.parameters[TOKENS], name=plan.name, metadata=training.metadata(state))
+
+    state = training.run(model.transformer, needed, fit, lambda state: samples.draw(to_fae(state)), samples.every)
+    fae = to_fae(state)
+    path = training.save("fae", state, lambda path, _: save_fae(fae, path))
+    if released_format:
+        save_released_fae(fae, path.with_suffix(".pt"))
+    save_preview(path.with_suffix(".mp4"), clips.first_video, base.family.fps)
+    if samples.every and state.steps_done == plan.steps:
+        samples.draw(fae)
+    return fae, state
+
+
+def train_refadapter(
+    model: BaseModel, clips: Sequence[ListedClip], rank: int, plan: Plan
+) -> tuple[RefAdapter, TrainingState]:
+    """A RefAdapter learned from the listed clips and saved, and the state that the training came to."""
+    from ..flexiact_core.cogvideox.encodings import encoded_file
+    from ..flexiact_core.cogvideox.model import base_signature
+    from ..flexiact_core.cogvideox.sampling import make_scheduler
+    from ..flexiact_core.flexiact.fit import fit_refadapter, refadapter_of
+    from ..flexiact_core.flexiact.refadapter import save_refadapter
+
+    base = model.base
+    signature = base_signature(base.transformer)
+    folder = folders.training_folder(FILES) / "clips" / signature
+    encoded = encode_list(model, clips, folder)
+    names = sorted(encoded_file(clip, folder).name for clip in clips)
+    training = Training(FILES, plan, {"base": signature, "clips": names, "rank": rank})
+    shape = encoded.draw(encodings.generator(0)).video.mean.shape
+    needed, checkpointing = _room(model, shape, plan, 4 * 2 * rank, adapters=True)
+    fit = partial(
+        fit_refadapter, base.transformer, make_scheduler(base.scheduler_config, "DPM"), encoded.draw, rank=rank,
+        gradient_checkpointing=checkpointing,
+    )  # fmt: skip
+    state = training.run(model.transformer, needed, fit)
+    adapter = refadapter_of(state, plan.name)
+    training.save("refadapter", state, lambda path, metadata: save_refadapter(adapter, path, metadata))
+    return adapter, state
+
+
+def encode_list(model: BaseModel, clips: Sequence[ListedClip], folder: Path) -> EncodedClips:
+    """The listed clips, encoded into files in `folder` that are kept, so that a training that goes on does not do it
+    again. Raises FileError and ShapeError as encode_listed_clips() does."""
+    from ..flexiact_core.cogvideox.encodings import encode_listed_clips
+    from ..flexiact_core.cogvideox.memory import encode_bytes
+    from ..flexiact_core.cogvideox.model import clip_format
+
+    form = clip_format(model.base)
+    captions = {caption: encodings.encode_prompt(model, caption) for caption in {clip.caption for clip in clips}}
+    bar = progress.Progress(len(clips))
+    with memory.on_device(
+        model.vae, encode_bytes(model.base, form.max_frames, form.height_px, form.width_px)
+    ) as device:
+        return encode_listed_clips(
+            model.base.vae, clips, folder, captions.__getitem__, form=form, device=device,
+            on_clip=lambda index: bar.step(index + 1),
+        )  # fmt: skip
+
+
+def _room(model: BaseModel, shape: Sequence[int], plan: Plan, rows: int, adapters: bool = False) -> tuple[int, bool]:
+    """What a training step takes, and whether gradients are checkpointed; `rows` of every layer's width are learned."""
+    from ..flexiact_core.cogvideox.memory import training_bytes
+
+    config = model.base.transformer.config
+    num_learned = config.num_layers * config.num_attention_heads * config.attention_head_dim * rows
+    num_bytes = training_bytes(model.base, shape, plan.batch_size, num_learned, adapters)
+    return memory.choose_checkpointing(model.transformer, plan.gradient_checkpointing, num_bytes)

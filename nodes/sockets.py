@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -17,41 +15,22 @@ if TYPE_CHECKING:
     from ..flexiact_core.cogvideox.encodings import Clips
     from ..flexiact_core.cogvideox.model import CogVideoXI2V, Posterior
     from ..flexiact_core.flexiact.fae import FAE
-    from ..flexiact_core.flexiact.refadapter import RefAdapter
-
-
-class Recent:
-    """The last few results of a computation by key, so that a run that changes only the seed does not repeat it."""
-
-    def __init__(self, size: int = 8):
-        self.size = size
-        self.results: OrderedDict[Hashable, Any] = OrderedDict()
-
-    def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """The result under `key`, computed if it is not among the last few."""
-        if key not in self.results:
-            self.results[key] = compute()
-        self.results.move_to_end(key)
-        while len(self.results) > self.size:
-            self.results.popitem(last=False)
-        return self.results[key]
 
 
 @dataclass(frozen=True, eq=False)
 class BaseModel:
-    """What flows through COGVIDEOX_I2V: the base, ComfyUI's patchers that own its memory, and adapters to apply."""
+    """What flows through COGVIDEOX_I2V: the base, ComfyUI's patchers that own its memory, and adapters to apply.
+
+    Each adapter comes with its weight. What it is, is the business of the system that put it there and applies it.
+    """
 
     base: CogVideoXI2V
     transformer: ModelPatcher
     text_encoder: ModelPatcher
     vae: ModelPatcher
-    adapters: tuple[tuple[RefAdapter, float], ...] = ()
-    # Shared by all branches: text and image encodings do not depend on adapters.
-    encodings: Recent = field(default_factory=Recent)
-    # Each value's own, so it is made anew by replace(): the patcher whose weights take in the adapters.
-    merged: Recent = field(default_factory=Recent, init=False)
+    adapters: tuple[tuple[Any, float], ...] = ()
 
-    def with_adapter(self, adapter: RefAdapter, weight: float) -> BaseModel:
+    def with_adapter(self, adapter: Any, weight: float) -> BaseModel:
         """A new value with one adapter more; this one is left as it is."""
         return replace(self, adapters=(*self.adapters, (adapter, weight)))
 

@@ -1,16 +1,50 @@
-"""What every training node does: its inputs, its checkpoints and progress, and Cancel that keeps what was learned."""
+"""What every training node does: its inputs, its run, its samples, its saving.
+
+A training node has the inputs of training_inputs() besides its own, and takes them together as a Plan:
+
+    def fingerprint_inputs(cls, name, steps, resume, **_):
+        return changes_while_unfinished(FILES, name, steps, resume)
+
+    def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):
+        check_training_settings(steps, learning_rate, batch_size)
+        return not_computed(inputs)
+
+    def execute(cls, model, data, **settings):
+        learned, state = train_something(model, data, Plan(**settings))
+        return io.NodeOutput(learned, draw_loss(state.losses))
+
+and beside it, in the system's file, the function that does the work:
+
+    training = Training(FILES, plan, identity)      # identity: what was learned from, as names and numbers
+    state = training.run(patcher, num_bytes, fit)   # fit: the core's loop; checkpoints, progress and Cancel are done
+    training.save("folder", state, write)           # write(path, metadata): the core's writer of the result
+
+`fit` takes what Plan and ComfyUI give by name (steps, learning_rate, batch_size, seed, device, resume, on_step,
+stop_on) and returns the core's TrainingState. Trainings with the same plan and identity share one checkpoint, so a run
+that was cancelled goes on when it is queued again.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from .host import folders, media, progress
+from . import inputs
+from .host import folders, memory, progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..flexiact_core.training import TrainingState
 
 
 def training_inputs(kind: folders.ModelFolder) -> list:
-    """The inputs that all training nodes have; `kind` is the model folder that their results go to."""
+    """The last inputs of every training node; `kind` is the model folder that their results go to."""
     return [
         io.Int.Input(
             "checkpoint_every",
@@ -25,83 +59,128 @@ def training_inputs(kind: folders.ModelFolder) -> list:
             default=True,
             tooltip="Go on from the last checkpoint of the same name, clips and settings. Off: start anew.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="Fixes all randomness of the training. A new seed is a new training.",
-        ),
+        inputs.seed("Fixes all randomness of the training. A new seed is a new training.", new_each_run=False),
         io.Combo.Input(
             "gradient_checkpointing",
             options=["auto", "on", "off"],
             default="auto",
             advanced=True,
-            tooltip=("on: far less memory, but the forward pass is computed twice. auto: on if memory would not do."),
+            tooltip="on: far less memory, but the forward pass is computed twice. auto: on if memory would not do.",
         ),
     ]
 
 
-def not_computed(inputs):
-    """Names of the inputs that ComfyUI has still to compute."""
-    # Sockets are lazy so that settings are checked before a model is loaded; all of them are needed after that.
-    return [name for name, value in inputs.items() if value is None]
+@dataclass(frozen=True)
+class Plan:
+    """The settings that every training node has, by the names of its inputs."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    batch_size: int
+    checkpoint_every: int
+    resume: bool
+    seed: int
+    gradient_checkpointing: str = "auto"
+
+    @property
+    def learning(self) -> dict[str, Any]:
+        """Those that what is learned depends on; more steps prolong a training and do not make it another one."""
+        return {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "seed": self.seed}
 
 
 class Training:
-    """What the training nodes do around the loop: checkpoints, progress, and Cancel that keeps what was learned."""
+    """One training of one node: it goes on from its checkpoint, reports, stops at Cancel, and saves what it learned.
 
-    def __init__(
-        self, kind: folders.ModelFolder, name: str, settings: dict, steps: int, checkpoint_every: int, resume: bool
-    ):
+    kind is the model folder of its files; identity says what is learned from what, in values that JSON can hold. Both
+    it and what Plan.learning holds stand in the metadata of the result.
+    """
+
+    def __init__(self, kind: folders.ModelFolder, plan: Plan, identity: Mapping[str, Any]):
         from ..flexiact_core.training import load_state
 
-        self.name, self.settings, self.steps, self.checkpoint_every = name, settings, steps, checkpoint_every
-        self.digest = folders.digest(settings)
-        self.checkpoint = folders.training_path(kind, name, self.digest)
-        self.resumed = load_state(self.checkpoint)[0] if resume and self.checkpoint.is_file() else None
-        self.report = progress.TrainingProgress(steps, done=0 if self.resumed is None else self.resumed.steps_done)
+        self.kind, self.plan = kind, plan
+        self.settings = {**identity, **plan.learning}
+        self.digest = folders.digest(self.settings)
+        self.checkpoint = folders.training_path(kind, plan.name, self.digest)
+        self.resumed = load_state(self.checkpoint)[0] if plan.resume and self.checkpoint.is_file() else None
+        self.report = progress.TrainingProgress(
+            plan.steps, done=0 if self.resumed is None else self.resumed.steps_done
+        )  # fmt: skip
 
-    def on_step(self, index: int, loss: float, take_state) -> None:
-        """Saves when it is due, and reports."""
-        done = index + 1
-        if done % self.checkpoint_every == 0:
-            self.save(take_state())
-        self.report.step(done, loss)
+    def run(
+        self,
+        patcher,
+        num_bytes: int,
+        fit: Callable[..., TrainingState],
+        draw_sample: Callable[[TrainingState], Tensor] | None = None,
+        sample_every: int = 0,
+    ) -> TrainingState:
+        """The state that `fit` comes to, with the module of `patcher` on its device and num_bytes of room beside it.
 
-    def save(self, state) -> None:
-        """Writes the checkpoint."""
-        from ..flexiact_core.training import save_state
+        draw_sample gives frames (T, H, W, 3) in 0..1 of what was learned so far; it is asked after every sample_every
+        steps but the last, and may load other modules. The checkpoint is written, also if Cancel ended the training.
+        Raises what fit raises.
+        """
 
-        save_state(state, self.checkpoint, {"name": self.name, "steps_done": str(state.steps_done)})
+        def on_step(index, loss, take_state):
+            done = index + 1
+            if sample_every and done % sample_every == 0 and done < self.plan.steps:
+                self.report.show_sample(draw_sample(take_state()))
+                # Sampling may have moved the module out to make room for others.
+                memory.load_to_train(patcher, num_bytes)
+            if done % self.plan.checkpoint_every == 0:
+                self._write_checkpoint(take_state())
+            self.report.step(done, loss)
 
-    def finish(self, state) -> None:
-        """Writes the last checkpoint, and says so if Cancel ended the training."""
-        self.save(state)
-        if state.steps_done < self.steps:
-            progress.say(f"Training stopped at step {state.steps_done} of {self.steps}; what was learned is kept.")
+        with memory.on_device_to_train(patcher, num_bytes) as device:
+            state = fit(
+                **self.plan.learning, steps=self.plan.steps, device=device, resume=self.resumed, on_step=on_step,
+                stop_on=(progress.interrupt(),),
+            )  # fmt: skip
+        self._write_checkpoint(state)
+        if state.steps_done < self.plan.steps:
+            progress.say(f"Training stopped at step {state.steps_done} of {self.plan.steps}; what was learned is kept.")
+        return state
 
-    def metadata(self, state) -> dict:
+    def metadata(self, state: TrainingState) -> dict[str, Any]:
         """What the learned file says of itself."""
         return self.settings | {
-            "action": self.name,
+            "action": self.plan.name,
             "steps": state.steps_done,
             "training": self.digest,
             "pack_version": folders.pack_version(),
         }
 
+    def save(self, folder: str, state: TrainingState, write: Callable[[Path, dict[str, Any]], Any]) -> Path:
+        """The path FOLDER/NAME.safetensors that write(path, metadata) has written; says where it lies."""
+        path = folders.result_path(self.kind, folder, self.plan.name, self.digest)
+        write(path, self.metadata(state))
+        progress.say(f"Saved as {path.name} in {path.parent}.")
+        return path
 
-def save_preview(path, frames) -> None:
-    """Writes frames (T, H, W, 3) as the video beside a result; says so if that fails."""
+    def _write_checkpoint(self, state: TrainingState) -> None:
+        from ..flexiact_core.training import save_state
+
+        save_state(state, self.checkpoint, {"name": self.plan.name, "steps_done": str(state.steps_done)})
+
+
+def save_preview(path: Path, frames: Tensor, fps: float) -> None:
+    """Writes frames (T, H, W, 3) in 0..1 as the video beside a result; says so if that fails."""
     from ..flexiact_core.errors import FileError
     from ..flexiact_core.video_files import write_preview
 
     try:
-        write_preview(path, frames, media.FPS)
+        write_preview(path, frames, fps)
     except FileError as error:
         # What was learned goes on through the graph.
         progress.say(str(error))
+
+
+def not_computed(lazy: Mapping[str, Any]) -> list[str]:
+    """For check_lazy_status: names of the inputs that ComfyUI has still to compute."""
+    # Sockets are lazy so that settings are checked before a model is loaded; all of them are needed after that.
+    return [name for name, value in lazy.items() if value is None]
 
 
 def changes_while_unfinished(kind: folders.ModelFolder, name, steps, resume):

@@ -57,11 +57,11 @@ class LoadExampleAction(io.ComfyNode):
     def execute(cls, target, action) -> io.NodeOutput:
         import torch
 
-        from ..flexiact_core.world.shipped import example
+        from ..flexiact_core.world.shipped import FPS, example
 
         inputs = example(action, target)
         image = torch.from_numpy(inputs.image)[None]
-        video = media.to_video(torch.from_numpy(inputs.reference))
+        video = media.to_video(torch.from_numpy(inputs.reference), FPS)
         return io.NodeOutput(image, inputs.caption, video, inputs.reference_caption, (inputs.target, action))
 
 

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..sockets import BaseModel
 from . import memory, progress
 
+if TYPE_CHECKING:
+    from torch.nn import Module
 
-def native_size(model: BaseModel) -> tuple[int, int, int]:
-    """Width and height in pixels and number of frames that the base was trained on."""
-    from ...flexiact_core.cogvideox.model import native_size
 
-    return native_size(model.base)
+class Recent:
+    """The last few results of a computation by key, so that a run that changes only the seed does not repeat it."""
+
+    def __init__(self, size: int = 8):
+        self.size = size
+        self.results: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """The result under `key`, computed if it is not among the last few."""
+        if key not in self.results:
+            self.results[key] = compute()
+        self.results.move_to_end(key)
+        while len(self.results) > self.size:
+            self.results.popitem(last=False)
+        return self.results[key]
+
+
+# By the module that made them, and so shared by all models with that module: adapters do not matter here.
+_kept: WeakKeyDictionary[Module, Recent] = WeakKeyDictionary()
 
 
 def encode_prompt(model: BaseModel, prompt: str):
@@ -29,21 +50,22 @@ def encode_prompt(model: BaseModel, prompt: str):
         with memory.on_device(model.text_encoder, 64 * length * width) as device:
             return encode_prompt(model.base.text_encoder, model.base.tokenizer, prompt, length, device).cpu()
 
-    return model.encodings.get(("prompt", prompt), compute)
+    return _kept.setdefault(model.base.text_encoder, Recent()).get((prompt, length), compute)
 
 
 def encode_image(model: BaseModel, image):
     """The VAE's posterior of a fitted picture (1, H, W, 3), from the last few where it is there."""
+    from ...flexiact_core.cogvideox.memory import encode_bytes
     from ...flexiact_core.cogvideox.model import encode_pixels
     from ...flexiact_core.video import to_model_pixels
 
     digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
 
     def compute():
-        with memory.on_device(model.vae, memory.encode_bytes(model, 1, *image.shape[1:3])) as device:
+        with memory.on_device(model.vae, encode_bytes(model.base, 1, *image.shape[1:3])) as device:
             return encode_pixels(model.base.vae, to_model_pixels(image), device)
 
-    return model.encodings.get(("image", tuple(image.shape), digest), compute)
+    return _kept.setdefault(model.base.vae, Recent()).get((tuple(image.shape), digest), compute)
 
 
 def tensor_digest(*tensors) -> str:

@@ -7,21 +7,19 @@ from pathlib import Path
 
 from comfy_api.latest import InputImpl, Types
 
-from ...flexiact_core.cogvideox.family import COGVIDEOX_1_0
 from .memory import normal_tensors, ordinary
 
-FPS = COGVIDEOX_1_0.fps
+
+def to_video(frames, fps: float):
+    """A VIDEO value at `fps` frames per second from frames (T, H, W, 3) in 0..1."""
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(fps)))
 
 
-def to_video(frames):
-    """A VIDEO value at 8 fps from frames (T, H, W, 3) in 0..1."""
-    return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(FPS)))
+def from_reference(reference, image_fps: float, file_fps: float, start: float = 0.0, duration: float = 0.0):
+    """Frames (T, H, W, C) of a VIDEO or IMAGE value and their speed: from second `start` on, for `duration` seconds.
 
-
-def from_reference(reference, image_fps: float, start: float, duration: float):
-    """Frames (T, H, W, C) of a VIDEO or IMAGE value from second `start` on, for `duration` seconds, and their speed.
-
-    A video file gives frames at 8 per second, by its own time stamps; an IMAGE batch is taken to be at image_fps.
+    A video file gives file_fps frames per second, by its own time stamps; an IMAGE batch is taken to be at image_fps.
+    duration 0 is to the end. Raises FileError and SettingError if it cannot be read or nothing is left.
     """
     from ...flexiact_core.clips import trim_frames
     from ...flexiact_core.video_files import read_video
@@ -31,8 +29,8 @@ def from_reference(reference, image_fps: float, start: float, duration: float):
         left = max(0.0, trim_duration - start) if trim_duration else 0.0
         wanted = min(filter(None, (duration, left)), default=0.0)
         with normal_tensors():
-            frames = read_video(reference.get_stream_source(), FPS, trim_start + start, wanted)
-        return frames, FPS
+            frames = read_video(reference.get_stream_source(), file_fps, trim_start + start, wanted)
+        return frames, file_fps
     fps = float(image_fps)
     if hasattr(reference, "get_components"):
         components = reference.get_components()

@@ -1,12 +1,10 @@
-"""Memory and devices: ComfyUI's patchers, which load and free weights, and estimates of the room that work needs."""
+"""Memory and devices: ComfyUI's patchers, which load and free weights, and tensors that outlive its inference mode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-
-from ..sockets import BaseModel
 
 DTYPES = ("auto", "bf16", "fp16", "fp32")
 
@@ -76,32 +74,18 @@ def load_to_train(patcher, activation_bytes: int) -> None:
             tensor.data = tensor.data.clone()
 
 
-def training_memory(
-    model: BaseModel, shape: Sequence[int], batch_size: int, checkpointing: str, rank: int | None = None
-) -> tuple[int, bool]:
-    """An estimate of what a training step needs beside the weights, and whether to checkpoint gradients.
+def choose_checkpointing(patcher, choice: str, num_bytes: tuple[int, int]) -> tuple[int, bool]:
+    """What a training step takes beside the weights, and whether gradients are checkpointed.
 
-    shape is that of the video latents, (clips, L, C, h, w). Motion tokens are learned, or with a rank a RefAdapter.
-    Without checkpointing every layer's activations are kept; with it, one layer's and every layer's input.
+    num_bytes is what it takes without and with checkpointing; choice is on, off, or auto: on if memory would not do.
     """
     import comfy.model_management as memory
 
-    config = model.base.transformer.config
-    num_layers, width = config.num_layers, config.num_attention_heads * config.attention_head_dim
-    num_learned = num_layers * width * (config.max_text_seq_length if rank is None else 4 * 2 * rank)
-    layer_bytes = transformer_bytes(model, shape[1], *shape[-2:], batch_size)
-    # A layer's input is one of the sixteen tensors that an estimate of a layer counts.
-    whole, checkpointed = layer_bytes * num_layers, layer_bytes * (32 + num_layers) // 16
-    if rank is not None:
-        # peft keeps the input of each projection in float32, too.
-        whole = whole * 3 // 2
-    # In float32, with gradient and two moments.
-    whole, checkpointed = (activations + 4 * 4 * num_learned for activations in (whole, checkpointed))
-    if checkpointing == "auto":
-        weights = model.transformer.model_size()
-        fits = whole + weights < 0.9 * memory.get_total_memory(model.transformer.load_device)
-        checkpointing = "off" if fits else "on"
-    return (checkpointed, True) if checkpointing == "on" else (whole, False)
+    whole, checkpointed = num_bytes
+    if choice == "auto":
+        fits = whole + patcher.model_size() < 0.9 * memory.get_total_memory(patcher.load_device)
+        choice = "off" if fits else "on"
+    return (checkpointed, True) if choice == "on" else (whole, False)
 
 
 @contextmanager
@@ -117,37 +101,6 @@ def ordinary(tensor):
     """A copy of a tensor from another node that is no inference tensor."""
     with normal_tensors():
         return tensor.clone()
-
-
-def transformer_bytes(
-    model: BaseModel, num_latent_frames: int, latent_height: int, latent_width: int, batch: int, acceleration=None
-) -> int:
-    """An estimate of what one forward of the transformer needs beside its weights, with what an Acceleration holds."""
-    config = model.base.transformer.config
-    tokens = config.max_text_seq_length + num_latent_frames * latent_height * latent_width // config.patch_size**2
-    width = config.num_attention_heads * config.attention_head_dim
-    # The feed-forward layer alone holds four widths in and out; q, k, v and the residuals come on top.
-    values, itemsize = batch * tokens * width, model.base.dtype.itemsize
-    return values * 16 * itemsize + (acceleration.held_bytes(values, itemsize) if acceleration else 0)
-
-
-def encode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: int) -> int:
-    """An estimate of what encoding frames needs beside the weights, in tensors of one frame in the widest layer."""
-    # The VAE takes a few frames at a time, so more frames than those need no more.
-    return (20 + 6 * min(num_frames, 12)) * height_px * width_px * _widest_layer(model)
-
-
-def decode_bytes(model: BaseModel, num_frames: int, height_px: int, width_px: int) -> int:
-    """An estimate of what decoding frames needs beside the weights: the layers of one tile, and the video twice."""
-    tile_height, tile_width = model.base.family.tile_px
-    tile = min(height_px, tile_height) * min(width_px, tile_width)
-    video = 3 * num_frames * height_px * width_px * model.base.dtype.itemsize
-    return 200 * tile * _widest_layer(model) + 2 * video
-
-
-def _widest_layer(model: BaseModel) -> int:
-    """Bytes of one pixel in the layers of full resolution."""
-    return model.base.vae.config.block_out_channels[0] * model.base.dtype.itemsize
 
 
 def _make_castable(module, load_device, float8_products: bool) -> None:

@@ -88,8 +88,10 @@ def show(text: str) -> None:
     from server import PromptServer
 
     context = get_executing_context()
-    if context is not None and PromptServer.instance is not None:
-        PromptServer.instance.send_progress_text(text, context.node_id)
+    # Where nodes run without a server there is none, and no such attribute.
+    server = getattr(PromptServer, "instance", None)
+    if context is not None and server is not None:
+        server.send_progress_text(text, context.node_id)
 
 
 def nothing():

@@ -145,8 +145,9 @@ def sample():
         reset_progress_state("prompt", DynamicPrompt({"node": {"class_type": "FlexiActSampler", "inputs": {}}}))
         with CurrentNodeContext("prompt", "node"), torch.inference_mode():
             return FlexiActSampler.execute(
-                load(name, **options), picture, "a cat", "", 64, 64, 9, 2, 6.0, 1.0, 800, 700, 0, "DPM", "paper"
-            ).args[0]
+                load(name, **options), picture, "a cat", "", width=64, height=64, num_frames=9, steps=2, cfg=6.0,
+                bias_strength=1.0, hold_until=800, off_below=700, seed=0, scheduler="DPM", weighting="paper",
+            ).args[0]  # fmt: skip
 
     return sample
 

@@ -1,0 +1,155 @@
+"""Inputs that several nodes have, said once. An id, its type and its place in a node's list never change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from comfy_api.latest import io
+
+from .host import folders
+from .sockets import AccelerationSocket, CogVideoXI2VSocket
+
+ANY_SEED = 0xFFFFFFFFFFFFFFFF
+
+
+def model(tooltip: str, lazy: bool = False):
+    """The base that a node works with."""
+    return CogVideoXI2VSocket.Input("model", lazy=lazy or None, tooltip=tooltip)
+
+
+def file_list(name: str, found: Iterable[str], tooltip: str):
+    """A choice of what was found in a model folder; where nothing was, of the one entry that says so.
+
+    A list without an entry could not be queued, and so could not say what is missing.
+    """
+    return io.Combo.Input(name, options=folders.listed(found), tooltip=tooltip)
+
+
+def seed(
+    tooltip: str = "Fixes all randomness: the same graph and seed give the same frames.", new_each_run: bool = True
+):
+    """A seed, with ComfyUI's control of what it is after a run: another one, or the same."""
+    control = True if new_each_run else io.ControlAfterGenerate.fixed
+    return io.Int.Input("seed", default=0, min=0, max=ANY_SEED, control_after_generate=control, tooltip=tooltip)
+
+
+def side(name: str, default: int):
+    """Width or height of a video."""
+    return io.Int.Input(
+        name,
+        default=default,
+        min=16,
+        max=4096,
+        step=16,
+        tooltip=f"{name.capitalize()} in pixels, a multiple of 16. CogVideoX-5B-I2V makes 720x480 only.",
+    )
+
+
+def num_frames():
+    """The length of a video."""
+    return io.Int.Input(
+        "num_frames",
+        default=49,
+        min=1,
+        max=1025,
+        step=8,
+        tooltip=(
+            "Frames at 8 per second, 8k+1: 9 is about one second, 49 six. More take longer and more memory. "
+            "CogVideoX-5B-I2V makes 49 at most."
+        ),
+    )
+
+
+def steps(default: int, most: int, tooltip: str):
+    """How many steps a sampling or a training takes."""
+    return io.Int.Input("steps", default=default, min=1, max=most, tooltip=tooltip)
+
+
+def prompt():
+    """What the video shows."""
+    return io.String.Input(
+        "prompt",
+        multiline=True,
+        dynamic_prompts=True,
+        tooltip=(
+            "What the video shows: the subject and the action, in a sentence or two. May be empty. What is over the "
+            "model's length is cut, and the node says so."
+        ),
+    )
+
+
+def negative_prompt():
+    """What the video does not show."""
+    return io.String.Input(
+        "negative_prompt",
+        multiline=True,
+        tooltip="What to keep away from. Empty is the released setting. Has no effect at cfg 1.",
+    )
+
+
+def cfg(name: str = "cfg", tooltip: str | None = None, advanced: bool = False):
+    """Guidance."""
+    tooltip = tooltip or "Guidance towards the prompt. 1: none, half the work. 6: released value. High: harsh colours."
+    return io.Float.Input(
+        name, default=6.0, min=1.0, max=30.0, step=0.1, advanced=advanced or None, tooltip=tooltip
+    )  # fmt: skip
+
+
+def scheduler():
+    """How steps are taken."""
+    return io.Combo.Input(
+        "scheduler",
+        options=["DPM", "DDIM"],
+        default="DPM",
+        tooltip="How steps are taken. DPM: the released one, adds fresh noise at each step. DDIM: adds none.",
+    )
+
+
+def acceleration():
+    """Ways to save time."""
+    return AccelerationSocket.Input(
+        "acceleration",
+        optional=True,
+        tooltip="Ways to save time, from FlexiAct Acceleration. Left open: every step in full.",
+    )
+
+
+def caption(tooltip: str):
+    """What a reference shows."""
+    return io.String.Input("caption", multiline=True, tooltip=tooltip)
+
+
+def crops(more: str = ""):
+    """How many versions of a clip are cut."""
+    tooltip = (
+        "Versions of the clip cut at random places; the first is uncut. 12: released value. 1: the clip alone, and the "
+        "action sticks to its layout."
+    )
+    return io.Int.Input("crops", default=12, min=1, max=64, tooltip=f"{tooltip} {more}".strip())
+
+
+def result_name(default: str, what: str):
+    """The file name of what a training learns."""
+    return io.String.Input(
+        "name",
+        default=default,
+        tooltip=f"File name of the {what}, without ending. If another training has that name, a number is added.",
+    )
+
+
+def learning_rate(default: float, least: float, whose: str):
+    """The size of a training step; `whose` names where the default is from."""
+    value = f"{default:f}".rstrip("0")
+    return io.Float.Input(
+        "learning_rate",
+        default=default,
+        min=least,
+        max=1.0,
+        step=least,
+        tooltip=f"Size of each step. {value}: {whose}. High: faster, then unstable. Low: slow.",
+    )
+
+
+def batch_size(tooltip: str, advanced: bool = False):
+    """How much a training step looks at."""
+    return io.Int.Input("batch_size", default=1, min=1, max=64, advanced=advanced or None, tooltip=tooltip)

@@ -1,0 +1,80 @@
+"""What every sampler node of a CogVideoX base does: encodings, room on the device, previews, decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from .host import encodings, memory, progress
+from .sockets import BaseModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..flexiact_core.cogvideox.acceleration import Acceleration
+    from ..flexiact_core.cogvideox.model import Posterior
+
+
+def fit_picture(model: BaseModel, image: Tensor, name: str, width: int, height: int, num_frames: int) -> Tensor:
+    """The picture (1, height, width, 3) in 0..1 that a video starts from: scaled to cover, cut at the centre.
+
+    Raises ShapeError, with the input's `name`, if the IMAGE cannot be used, SettingError if the base cannot make such a
+    video.
+    """
+    from ..flexiact_core.cogvideox.family import check_video_size
+    from ..flexiact_core.cogvideox.model import fit_picture
+
+    picture = fit_picture(model.base, memory.ordinary(image), name, width, height)
+    check_video_size(model.base.transformer.config, width, height, num_frames)
+    return picture
+
+
+def sample_video(
+    model: BaseModel,
+    transformer,
+    picture: Tensor,
+    prompts: Sequence[str],
+    compute: Callable[..., Tensor],
+    *,
+    num_frames: int,
+    steps: int,
+    acceleration: Acceleration | None = None,
+) -> Tensor:
+    """Frames (num_frames, H, W, 3) in 0..1, on the CPU, of the latents that `compute` gives.
+
+    transformer is the patcher to load; picture is as fit_picture() gives it. compute is called once, with the
+    picture's posterior, an embedding (1, S, D) of each prompt, and by name `device` and `on_step`, which shows progress
+    and a preview of the middle frame at each step and ends the run at Cancel.
+    """
+    from ..flexiact_core.cogvideox.memory import transformer_bytes
+
+    embeds = [encodings.encode_prompt(model, prompt) for prompt in prompts]
+    posterior = encodings.encode_image(model, picture)
+    on_step = _show_steps(model, picture, posterior, steps)
+    num_latent_frames = model.base.family.count_latent_frames(num_frames)
+    needed = transformer_bytes(model.base, num_latent_frames, *posterior.mean.shape[-2:], 2, acceleration)
+    with memory.on_device(transformer, needed) as device:
+        latents = compute(posterior, *embeds, device=device, on_step=on_step)
+    return decode(model, latents, (num_frames, *picture.shape[1:3]))
+
+
+def decode(model: BaseModel, latents: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Frames (T, H, W, 3) in 0..1, on the CPU, of latents (1, L, C, h, w); size is (T, H, W)."""
+    from ..flexiact_core.cogvideox.memory import decode_bytes
+    from ..flexiact_core.cogvideox.model import decode_latents
+    from ..flexiact_core.video import to_frames
+
+    with memory.on_device(model.vae, decode_bytes(model.base, *size)) as device:
+        return to_frames(decode_latents(model.base.vae, latents, device, model.base.family.tile_px)).cpu()
+
+
+def _show_steps(model: BaseModel, picture: Tensor, posterior: Posterior, steps: int) -> Callable[[int, Tensor], None]:
+    from ..flexiact_core.cogvideox.model import fit_preview, preview_frame
+
+    preview = fit_preview(picture, posterior.mean * model.base.vae.config.scaling_factor)
+    bar = progress.Progress(steps)
+
+    def on_step(index, clean_latents):
+        bar.step(index + 1, preview_frame(clean_latents, preview, clean_latents.shape[1] // 2))
+
+    return on_step
