@@ -6,6 +6,7 @@ A network is known by its keys and shapes, never by its file's name; names only 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,16 +52,16 @@ class ACTVAE:
 def find_models(root: Path) -> dict[str, Path]:
     """What load_act_vae() may be given under a folder, by names relative to it: files of ours, folders, pickles."""
     found: dict[str, Path] = {}
-    for folder in sorted([root, *(path for path in root.rglob("*") if path.is_dir())]):
-        files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    for folder, _, names in os.walk(root, followlinks=True):
+        files = [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
         pickles = [path for path in files if path.suffix in PICKLE_SUFFIXES]
         single = [path for path in files if path.suffix == ".safetensors" and mentions(path, b"image_enc_content.rnn")]
-        if folder != root and 0 < len(pickles) <= MOST_PARTS:
-            single.append(folder)
+        if Path(folder) != root and 0 < len(pickles) <= MOST_PARTS:
+            single.append(Path(folder))
         else:
             single += [path for path in pickles if mentions(path, b"rnn.weight_ih_l0")]
         found |= {path.relative_to(root).as_posix(): path for path in single}
-    return found
+    return dict(sorted(found.items()))
 
 
 def load_act_vae(path: Path) -> ACTVAE:
