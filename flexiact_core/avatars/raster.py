@@ -43,6 +43,22 @@ class _Triangles:
     share: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class _Planes:
+    """Triangles in the picture, T of them, as planes over it: a value at (x, y) is slope . (x, y) + base.
+
+    edges (T, 3, 3): each corner's share, 0..1 inside; values (T, 1 + C, 3): nearness (1 / distance; the distance
+    itself of an orthographic camera), then C attributes times nearness (as they are). Measured from origin (T, 2).
+    """
+
+    origin: Tensor
+    edges: Tensor
+    values: Tensor
+    material: Tensor
+    box: Tensor  # (T, 4) samples: left, top, right, bottom, the last two included
+    orthographic: bool
+
+
 def draw(
     mesh: Mesh,
     points: Tensor,
@@ -63,16 +79,15 @@ def draw(
     wide, high = width * antialias, height * antialias
     triangles = _in_front(camera.view(points), mesh.faces, camera)
     triangles, pixels = _facing(mesh, triangles, camera.to_pixels(triangles.seen, wide, high))
-    planes = _planes(pixels, camera.orthographic)
-    nearest = _nearest(mesh, triangles, pixels, planes, camera, wide, high)
+    planes = _to_planes(mesh, triangles, pixels, _lit(mesh, normals, light), camera.orthographic, wide, high)
+    nearest = _nearest(mesh, planes, wide, high)
     samples = (nearest >= 0).nonzero()[:, 0]
-    coverage = torch.zeros(wide * high, device=points.device)
-    colours = torch.tensor(background, device=points.device).expand(wide * high, 3)
-    colours = _to_linear(colours).clone()
+    linear = _to_linear(torch.tensor(background, device=points.device))
+    colours = linear.expand(wide * high, 3).clone()
+    coverage = torch.zeros(wide * high, 1, device=points.device)
     if len(samples):
         coverage[samples] = 1.0
-        corner = _corner_shares(triangles, planes, nearest[samples], samples, camera, wide)
-        colours[samples] = _shade(mesh, triangles.face[nearest[samples]], corner, normals, light)
+        colours[samples] = _shade(mesh, planes, nearest[samples], samples, wide)
     frame = _average(colours.reshape(high, wide, 3), antialias)
     return _to_srgb(frame), _average(coverage.reshape(high, wide, 1), antialias)[..., 0]
 
@@ -141,140 +156,138 @@ def _facing(mesh: Mesh, triangles: _Triangles, pixels: Tensor) -> tuple[_Triangl
     return kept, pixels[keep]
 
 
-def _planes(pixels: Tensor, orthographic: bool) -> Tensor:
-    """(T, 3, 3): for each corner the plane x, y, 1 -> its share at a sample, measured from the first corner.
+def _lit(mesh: Mesh, normals: Tensor, light: float) -> Tensor:
+    """(V, 2): how bright the light makes each vertex, and 1 where nothing lights it."""
+    towards = torch.tensor(LIGHT).to(normals)
+    # Half Lambert: what faces away is dim, not black, as in a room with walls.
+    lit = 0.2 + 0.85 * (0.5 + 0.5 * (normals @ (towards / towards.norm())))
+    return torch.stack([1 + light * (lit - 1), torch.ones_like(lit)], 1)
 
-    The second row less the others gives the first; the third plane is of 1 / distance, or of the distance itself.
-    """
+
+def _to_planes(
+    mesh: Mesh, triangles: _Triangles, pixels: Tensor, lit: Tensor, orthographic: bool, wide: int, high: int
+) -> _Planes:
+    """Colours, light included, and with textures their coordinates, become planes over the picture."""
+    material, corners = mesh.face_material[triangles.face], mesh.faces[triangles.face]
+    unlit = torch.tensor([entry.unlit for entry in mesh.materials], device=pixels.device)
+    bright = torch.where(unlit[material][:, None], lit[corners, 1], lit[corners, 0])
+    attributes = [mesh.colours[corners] * bright[..., None]]
+    if any(entry.texture is not None for entry in mesh.materials):
+        attributes.append(mesh.uvs[corners])
+    attributes = triangles.share @ torch.cat(attributes, -1)
+    depth = pixels[..., 2:]
+    values = torch.cat([depth, attributes], -1) if orthographic else torch.cat([1 / depth, attributes / depth], -1)
     origin = pixels[:, 0, :2]
     a, b = pixels[:, 1, :2] - origin, pixels[:, 2, :2] - origin
     area = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])[:, None]
-    second = torch.stack([b[:, 1], -b[:, 0]], 1) / area
-    third = torch.stack([-a[:, 1], a[:, 0]], 1) / area
-    depth = pixels[..., 2] if orthographic else 1 / pixels[..., 2]
-    slope = second * (depth[:, 1:2] - depth[:, :1]) + third * (depth[:, 2:] - depth[:, :1])
-    zero = torch.zeros_like(area)
-    rows = [torch.cat([second, zero], 1), torch.cat([third, zero], 1), torch.cat([slope, depth[:, :1]], 1)]
-    return torch.cat([torch.stack(rows, 1), torch.cat([origin, zero], 1)[:, None]], 1)
+    second, third = torch.stack([b[:, 1], -b[:, 0]], 1) / area, torch.stack([-a[:, 1], a[:, 0]], 1) / area
+    slopes = torch.stack([-second - third, second, third], 1)
+    base = torch.tensor([1.0, 0.0, 0.0], device=pixels.device).expand(len(area), 3)
+    low, top = (pixels[..., :2].amin(1) - 0.5).ceil(), (pixels[..., :2].amax(1) - 0.5).floor()
+    last = torch.tensor([wide - 1, high - 1], device=pixels.device)
+    box = torch.cat([torch.minimum(low.clamp_min(0), last + 1), torch.minimum(top.clamp_min(-1), last)], 1).long()
+    edges = torch.cat([slopes, base[..., None]], -1)
+    return _Planes(origin, edges, values.transpose(1, 2) @ edges, material, box, orthographic)
 
 
-def _evaluate(planes: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """(P, 3): second and third corner's share, and depth's plane, of planes (P, 4, 3) at the middles of samples."""
-    x, y = x + 0.5 - planes[:, 3, 0], y + 0.5 - planes[:, 3, 1]
-    return planes[:, :3, 0] * x[:, None] + planes[:, :3, 1] * y[:, None] + planes[:, :3, 2]
-
-
-def _nearest(
-    mesh: Mesh, triangles: _Triangles, pixels: Tensor, planes: Tensor, camera: Camera, wide: int, high: int
-) -> Tensor:
+def _nearest(mesh: Mesh, planes: _Planes, wide: int, high: int) -> Tensor:
     """(wide * high,): the triangle seen at each sample, -1 for none."""
-    device = pixels.device
-    low = (pixels[..., :2].amin(1) - 0.5).ceil().clamp_min(0)
-    top = torch.tensor([wide - 1, high - 1], device=device)
-    size = ((torch.minimum((pixels[..., :2].amax(1) - 0.5).floor(), top) - low) + 1).clamp_min(0).long()
-    low = low.clamp_max(2.0**20).long()
-    area = size[:, 0] * size[:, 1]
+    device = planes.origin.device
     depth = torch.zeros(wide * high, device=device)
     winner = torch.full((wide * high,), -1, dtype=torch.long, device=device)
-    listed = area.nonzero()[:, 0]
-    ends = area[listed].cumsum(0)
+    size = (planes.box[:, 2:] - planes.box[:, :2] + 1).clamp_min(0)
+    listed = (size.prod(1) > 0).nonzero()[:, 0]
+    ends = size[listed].prod(1).cumsum(0)
     start = 0
     while start < len(listed):
         done = int(ends[start - 1]) if start else 0
         # At least one triangle, even if it alone has more samples than a chunk.
         stop = max(int(torch.searchsorted(ends, done + CHUNK, right=True)), start + 1)
-        chosen = listed[start:stop]
-        found = _samples_of(chosen, low, size, planes, camera, wide)
-        _keep_nearest(depth, winner, *_not_see_through(mesh, triangles, planes, camera, wide, *found))
+        found = _samples_of(planes, listed[start:stop], wide)
+        _keep_nearest(depth, winner, *_not_see_through(mesh, planes, wide, *found))
         start = stop
     return winner
 
 
-def _samples_of(
-    chosen: Tensor, low: Tensor, size: Tensor, planes: Tensor, camera: Camera, wide: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(triangle, sample, nearness) of the samples inside the chosen triangles, within near and far."""
-    area = size[chosen, 0] * size[chosen, 1]
-    which = torch.repeat_interleave(chosen, area)
-    first = torch.repeat_interleave(area.cumsum(0) - area, area)
-    at = torch.arange(len(which), device=which.device) - first
-    across = size[which, 0]
-    row = torch.div(at, across, rounding_mode="floor")
-    x, y = low[which, 0] + at - row * across, low[which, 1] + row
-    values = _evaluate(planes[which], x, y)
+def _samples_of(planes: _Planes, chosen: Tensor, wide: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(triangle, sample, nearness) of the samples inside the chosen triangles: row by row, from edge to edge."""
+    left, top, right, bottom = planes.box[chosen].unbind(1)
+    rows = bottom - top + 1
+    which = torch.repeat_interleave(torch.arange(len(chosen), device=rows.device), rows)
+    y = top[which] + _counted(rows, len(which))
+    triangle = chosen[which]
+    edges = planes.edges[triangle]
     # A hair outside counts as inside, so that no sample falls between two triangles with a common edge.
-    inside = (values[:, 0] > -1e-5) & (values[:, 1] > -1e-5) & (values[:, 0] + values[:, 1] < 1 + 1e-5)
-    inside &= values[:, 2] > 0
-    kept = inside.nonzero()[:, 0]
-    near = values[kept, 2]
-    return which[kept], y[kept] * wide + x[kept], 1 / near if camera.orthographic else near
+    height = edges[..., 1] * (y + 0.5 - planes.origin[triangle, 1])[:, None] + edges[..., 2] + 1e-5
+    crossing = planes.origin[triangle, :1] - 0.5 - height / edges[..., 0]
+    enters = torch.where(edges[..., 0] > 0, crossing, -torch.inf).amax(1)
+    leaves = torch.where(edges[..., 0] < 0, crossing, torch.inf).amin(1)
+    missed = ((edges[..., 0] == 0) & (height < 0)).any(1)
+    first = torch.maximum(enters.ceil(), left[which].float())
+    length = torch.minimum(leaves.floor(), right[which].float()) - first + 1
+    length = torch.where(missed, torch.zeros_like(length), length.clamp_min(0)).long()
+    near = planes.values[triangle, 0]
+    at_first = near[:, 0] * (first + 0.5 - planes.origin[triangle, 0])
+    at_first += near[:, 1] * (y + 0.5 - planes.origin[triangle, 1]) + near[:, 2]
+    span = torch.repeat_interleave(torch.arange(len(y), device=y.device), length)
+    along = _counted(length, len(span))
+    value = torch.addcmul(at_first[span], near[:, 0][span], along.to(near))
+    sample = (y * wide + first.clamp(0, wide).long())[span] + along
+    return triangle[span], sample, 1 / value.clamp_min(1e-12) if planes.orthographic else value
+
+
+def _counted(lengths: Tensor, total: int) -> Tensor:
+    """(total,): 0, 1, ... anew for each of `lengths`, whose sum is total."""
+    starts = lengths.cumsum(0) - lengths
+    return torch.arange(total, device=lengths.device) - torch.repeat_interleave(starts, lengths)
 
 
 def _keep_nearest(depth: Tensor, winner: Tensor, which: Tensor, sample: Tensor, near: Tensor) -> None:
     """Updates both buffers: the nearest triangle a sample; of equally near ones the first."""
     before = depth.clone()
     depth.scatter_reduce_(0, sample, near, "amax")
-    best = near == depth[sample]
-    which, sample = which[best], sample[best]
+    best = (near == depth[sample]).nonzero()[:, 0]
     # Those that were beaten start anew; a tie with an earlier chunk leaves the earlier, lower number.
-    winner[depth > before] = torch.iinfo(torch.long).max
-    winner.scatter_reduce_(0, sample, which, "amin")
+    winner.masked_fill_(depth > before, torch.iinfo(torch.long).max)
+    winner.scatter_reduce_(0, sample[best], which[best], "amin")
 
 
-def _not_see_through(
-    mesh: Mesh, triangles: _Triangles, planes: Tensor, camera: Camera, wide: int, *found: Tensor
-) -> tuple[Tensor, ...]:
+def _not_see_through(mesh: Mesh, planes: _Planes, wide: int, *found: Tensor) -> tuple[Tensor, ...]:
     """`found` without the samples where a material's alpha is below its cutoff."""
+    if all(entry.cutoff is None for entry in mesh.materials):
+        return found
     which, sample, _ = found
-    face = triangles.face[which]
-    material = mesh.face_material[face]
+    material = planes.material[which]
     keep = torch.ones_like(which, dtype=torch.bool)
     for index, entry in enumerate(mesh.materials):
-        if entry.cutoff is None:
-            continue
-        own = (material == index).nonzero()[:, 0]
-        if len(own):
-            corner = _corner_shares(triangles, planes, which[own], sample[own], camera, wide)
-            uvs = (mesh.uvs[mesh.faces[face[own]]] * corner[..., None]).sum(1)
-            alpha = entry.alpha if entry.texture is None else entry.alpha * _texel(entry.texture, uvs)[:, 3] / 255
-            keep[own] = torch.as_tensor(alpha, device=keep.device) >= entry.cutoff
+        own = (material == index).nonzero()[:, 0] if entry.cutoff is not None else []
+        if len(own) and entry.texture is None:
+            keep[own] = entry.alpha >= entry.cutoff
+        elif len(own):
+            uvs = _attributes(planes, which[own], sample[own], wide)[:, 3:]
+            keep[own] = entry.alpha * _texel(entry.texture, uvs)[:, 3] / 255 >= entry.cutoff
     return tuple(values[keep] for values in found)
 
 
-def _corner_shares(
-    triangles: _Triangles, planes: Tensor, which: Tensor, sample: Tensor, camera: Camera, wide: int
-) -> Tensor:
-    """(S, 3): how much of each corner of the mesh's face is at the samples; straight in the world, not the picture."""
+def _attributes(planes: _Planes, which: Tensor, sample: Tensor, wide: int) -> Tensor:
+    """(S, C) at the samples: straight over the surface, so not over a picture in perspective."""
     y = torch.div(sample, wide, rounding_mode="floor")
-    values = _evaluate(planes[which], sample - y * wide, y)
-    shares = torch.stack([1 - values[:, 0] - values[:, 1], values[:, 0], values[:, 1]], 1).clamp_min(0)
-    if not camera.orthographic:
-        shares = shares / triangles.seen[which][..., 2]
-    shares = shares / shares.sum(1, keepdim=True)
-    return (shares[..., None] * triangles.share[which]).sum(1)
+    origin = planes.origin[which]
+    place = torch.stack([sample - y * wide + 0.5 - origin[:, 0], y + 0.5 - origin[:, 1]], 1)
+    values = planes.values[which]
+    values = torch.addcmul(values[..., 2], values[..., 0], place[:, :1]).addcmul_(values[..., 1], place[:, 1:])
+    return values[:, 1:] if planes.orthographic else values[:, 1:] / values[:, :1]
 
 
-def _shade(mesh: Mesh, face: Tensor, corner: Tensor, normals: Tensor, light: float) -> Tensor:
-    """(S, 3) linear colours: vertex colour times texture times light."""
-    corners = mesh.faces[face]
-    colours = (mesh.colours[corners] * corner[..., None]).sum(1)
-    material = mesh.face_material[face]
-    shaded = torch.ones_like(material, dtype=torch.bool)
+def _shade(mesh: Mesh, planes: _Planes, which: Tensor, sample: Tensor, wide: int) -> Tensor:
+    """(S, 3) linear colours: vertex colour and light, times texture."""
+    values = _attributes(planes, which, sample, wide)
+    colours = values[:, :3].clamp(0, 1)
     for index, entry in enumerate(mesh.materials):
-        if entry.texture is None and not entry.unlit:
-            continue
-        own = (material == index).nonzero()[:, 0]
-        if len(own) and entry.texture is not None:
-            uvs = (mesh.uvs[corners[own]] * corner[own][..., None]).sum(1)
-            colours[own] *= _to_linear(_texel(entry.texture, uvs)[:, :3] / 255)
-        shaded[own] = not entry.unlit
-    normal = (normals[corners] * corner[..., None]).sum(1)
-    normal = normal / normal.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    towards = torch.tensor(LIGHT).to(normal)
-    # Half Lambert: what faces away is dim, not black, as in a room with walls.
-    lit = 0.2 + 0.85 * (0.5 + 0.5 * (normal @ (towards / towards.norm())))
-    strength = torch.where(shaded, 1 + light * (lit - 1), torch.ones_like(lit))
-    return (colours * strength[:, None]).clamp(0, 1)
+        if entry.texture is not None:
+            own = (planes.material[which] == index).nonzero()[:, 0]
+            colours[own] *= _to_linear(_texel(entry.texture, values[own, 3:])[:, :3] / 255)
+    return colours
 
 
 def _texel(texture: Tensor, uvs: Tensor) -> Tensor:
@@ -292,8 +305,8 @@ def _texel(texture: Tensor, uvs: Tensor) -> Tensor:
 
 
 def _average(samples: Tensor, side: int) -> Tensor:
-    height, width, channels = samples.shape
-    return samples.reshape(height // side, side, width // side, side, channels).mean((1, 3))
+    parts = [samples[row::side, column::side] for row in range(side) for column in range(side)]
+    return sum(parts[1:], parts[0]) / len(parts)
 
 
 def _to_linear(colours: Tensor) -> Tensor:
