@@ -70,7 +70,9 @@ def _drawn_instances(file: GltfFile, skeleton: Skeleton) -> list[tuple[int, dict
             if skeleton.parents[node] in shown:
                 shown.add(node)
     nodes = file.items("nodes")
-    return [(i, file.item("meshes", nodes[i]["mesh"]), nodes[i].get("skin")) for i in sorted(shown) if "mesh" in nodes[i]]
+    return [
+        (i, file.item("meshes", nodes[i]["mesh"]), nodes[i].get("skin")) for i in sorted(shown) if "mesh" in nodes[i]
+    ]
 
 
 def _check_size(file: GltfFile, instances: list) -> None:
@@ -212,7 +214,9 @@ class _Parts:
             if "inverseBindMatrices" in skin:
                 stored = self.file.accessor(skin["inverseBindMatrices"], ("MAT4",)).astype(np.float32)
                 if len(stored) < len(joints):
-                    raise self.file.fail(f"a skin has {len(joints)} joints and {len(stored)} bind matrices. Export anew.")
+                    raise self.file.fail(
+                        f"a skin has {len(joints)} joints and {len(stored)} bind matrices. Export anew."
+                    )
                 bind = stored[: len(joints)].reshape(-1, 4, 4).transpose(0, 2, 1)
             self.skins[index] = len(self.joint_nodes)
             self.joint_nodes += joints

@@ -106,6 +106,8 @@ def _read_channel(file: GltfFile, entry: dict, samplers: list[dict]) -> Channel 
     values = file.accessor(sampler.get("output"), ("VEC4",) if path == "rotation" else ("VEC3",)).astype(np.float32)
     each = 3 if way == "CUBICSPLINE" else 1
     if not len(times) or len(values) != each * len(times) or (np.diff(times) < 0).any():
-        raise file.fail(f"an animation has {len(values)} values at {len(times)} times, or times that fall. Export anew.")
+        raise file.fail(
+            f"an animation has {len(values)} values at {len(times)} times, or times that fall. Export anew."
+        )
     shaped = values.reshape(len(times), 3, -1) if each == 3 else values
     return Channel(target["node"], path, way, torch.from_numpy(times.copy()), torch.from_numpy(shaped.copy()))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -109,7 +108,13 @@ def place_joints(body: Body, nodes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def see_joints(
-    body: Body, places: Tensor, known: Tensor, heads: Tensor | None, cameras: tuple[Camera, ...], width: int, height: int
+    body: Body,
+    places: Tensor,
+    known: Tensor,
+    heads: Tensor | None,
+    cameras: tuple[Camera, ...],
+    width: int,
+    height: int,
 ) -> tuple[Tensor, Tensor]:
     """The joints in the picture, (F, K, 2) pixels, and scores (F, K): 1 for those a detector could see, else 0.
 
@@ -173,5 +178,8 @@ def _face(avatar: Avatar, nodes: dict[str, int], head: int) -> tuple[dict[str, t
 
 
 def _descendants(avatar: Avatar, root: int) -> set[int]:
-    parents = avatar.skeleton.parents
-    return reduce(lambda found, node: found | {node} if parents[node] in found else found, avatar.skeleton.order, {root})
+    found = {root}
+    for node in avatar.skeleton.order:
+        if avatar.skeleton.parents[node] in found:
+            found.add(node)
+    return found

@@ -323,9 +323,9 @@ def joined(meshes: list[Mesh]) -> Mesh:
     vertices = materials = 0
     moved = []
     for mesh in meshes:
-        moved.append(
-            replace(mesh, faces=mesh.faces + vertices, face_material=mesh.face_material + materials)
-        )
+        moved.append(replace(mesh, faces=mesh.faces + vertices, face_material=mesh.face_material + materials))
         vertices, materials = vertices + len(mesh.colours), materials + len(mesh.materials)
-    tensors = (torch.cat([getattr(mesh, name) for mesh in moved]) for name in ("faces", "colours", "uvs", "face_material"))
+    tensors = (
+        torch.cat([getattr(mesh, name) for mesh in moved]) for name in ("faces", "colours", "uvs", "face_material")
+    )
     return Mesh(*tensors, tuple(material for mesh in meshes for material in mesh.materials))

@@ -157,8 +157,7 @@ class _Shot:
         self.matrices = [joint_matrices(a, n).to(device) for a, n in zip(self.avatars, nodes)]
         tints = [torch.tensor(placement.tint, device=device) for placement in scene.placements]
         parts = [
-            Mesh(a.faces, a.colours * tint, a.uvs, a.face_material, a.materials)
-            for a, tint in zip(self.avatars, tints)
+            Mesh(a.faces, a.colours * tint, a.uvs, a.face_material, a.materials) for a, tint in zip(self.avatars, tints)
         ]
         self.mesh = joined(parts)
 
@@ -238,7 +237,9 @@ def _fitting(avatar: Avatar) -> Tensor:
     scale = FITTED_HEIGHT / float((high[1] - low[1]).clamp_min(1e-9))
     middle = (low + high) / 2
     moved = local_matrices(
-        -scale * torch.stack([middle[0], low[1], middle[2]]), torch.tensor([0.0, 0.0, 0.0, 1.0]), torch.full((3,), scale)
+        -scale * torch.stack([middle[0], low[1], middle[2]]),
+        torch.tensor([0.0, 0.0, 0.0, 1.0]),
+        torch.full((3,), scale),
     )
     return moved @ upright
 

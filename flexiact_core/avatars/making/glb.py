@@ -77,9 +77,7 @@ def write_glb(
         "nodes": nodes,
         "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
         # Clothes have no inside: a skirt seen from below shows its back.
-        "materials": [
-            {"doubleSided": True, "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}
-        ],
+        "materials": [{"doubleSided": True, "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}],
         "skins": [skin],
         "animations": [_animation(writer, motion) for motion in motions],
     }

@@ -168,7 +168,9 @@ def _hands(human: Human, look: Look) -> list[Part]:
         hand = _trim(
             _piece(human, "body", look.skin),
             lambda part, sign=sign: part.points[:, 0] * sign - 0.2,
-            lambda part, wrist=wrist, way=way: np.where(_arm_weight(part) > 0.5, (part.points - wrist) @ way + 0.025, -1),
+            lambda part, wrist=wrist, way=way: np.where(
+                _arm_weight(part) > 0.5, (part.points - wrist) @ way + 0.025, -1
+            ),
         )
         parts.append(reduce_faces(hand, 420))
     return parts
@@ -244,6 +246,7 @@ def _eyes(human: Human, look: Look) -> list[Part]:
 def _brows(head: Part, eye: np.ndarray, look: Look) -> list[Part]:
     parts = []
     for sign in (1, -1):
+
         def field(part: Part, sign: int = sign) -> np.ndarray:
             x = (part.points[:, 0] * sign - eye[0] - 0.002) / 0.021
             y = part.points[:, 1] - eye[1] - 0.021 + 0.004 * x * x

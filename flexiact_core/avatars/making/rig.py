@@ -58,7 +58,9 @@ def pose_bones(human: Human, stance: Stance) -> tuple[np.ndarray, np.ndarray]:
         turned = turned @ _turn(stance.twist / 3, stance.bend / 3, stance.lean / 3)
         body.set(bone, turned)
     body.set("Neck", turned @ _turn(stance.look / 2, (stance.nod - stance.bend * 0.5) / 2, -stance.lean / 2))
-    body.set("Head", body.turns["Neck"] @ _turn(stance.look / 2, (stance.nod - stance.bend * 0.5) / 2, -stance.lean / 2))
+    body.set(
+        "Head", body.turns["Neck"] @ _turn(stance.look / 2, (stance.nod - stance.bend * 0.5) / 2, -stance.lean / 2)
+    )
     for side in SIDES:
         _arm(body, side, stance.arms[side])
         _leg(body, side, stance.feet[side], stance.hips_yaw)
