@@ -30,7 +30,7 @@ IN_THE_ARCHIVE = {
     "web", "workflows",
 }  # fmt: skip
 KINDS_IN_THE_ARCHIVE = {
-    "", ".jpg", ".js", ".json", ".md", ".mp4", ".png", ".py", ".safetensors", ".svg", ".toml", ".txt",
+    "", ".glb", ".jpg", ".js", ".json", ".md", ".mp4", ".png", ".py", ".safetensors", ".svg", ".toml", ".txt",
 }  # fmt: skip
 
 

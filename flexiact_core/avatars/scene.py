@@ -122,15 +122,8 @@ def render_scene(
     settings are draw's. on_step(i, frame (H, W, 3)) is called after each frame and may raise to stop.
     Raises SettingError for a scene without avatars, over 400 million pixels in all, or a camera inside an avatar.
     """
-    if not scene.placements:
-        raise SettingError("The scene has no avatar. Connect a Place Avatar node.")
-    if num_frames * width * height > MAX_PIXELS:
-        raise SettingError(
-            f"{num_frames} frames of {width}x{height} are over {MAX_PIXELS // 10**6} million pixels, which takes more "
-            "than 6 GB. Render fewer or smaller frames."
-        )
-    seconds = torch.arange(num_frames) / fps
-    nodes = [placement.nodes_at(seconds) for placement in scene.placements]
+    _check_scene(scene, num_frames, width, height)
+    nodes = [placement.nodes_at(torch.arange(num_frames) / fps) for placement in scene.placements]
     shot = _Shot(scene, nodes, device)
     if camera is None:
         camera = framing_camera(shot.extent(), width, height, all_round=move == "orbit")
@@ -138,15 +131,23 @@ def render_scene(
     frames, masks = torch.empty(num_frames, height, width, 3), torch.empty(num_frames, height, width)
     look = {"background": background, "light": light, "antialias": antialias}
     for index, view in enumerate(cameras):
-        points, normals = shot.at(index)
-        shot.check_outside(view, points, index)
-        frame, mask = draw(shot.mesh, points, normals, view, width, height, **look)
+        frame, mask = draw(shot.mesh, *shot.at(index, view), view, width, height, **look)
         frames[index], masks[index] = frame.cpu(), mask.cpu()
         if on_step:
             on_step(index, frames[index])
     poses, notes = _poses(scene, nodes, cameras, width, height, fps)
     notes += [f"{p.avatar.name}: {note}" for p in scene.placements for note in p.avatar.notes]
     return Film(frames, masks, cameras, poses, tuple(dict.fromkeys(notes + _emptiness(masks))))
+
+
+def _check_scene(scene: Scene, num_frames: int, width: int, height: int) -> None:
+    if not scene.placements:
+        raise SettingError("The scene has no avatar. Connect a Place Avatar node.")
+    if num_frames * width * height > MAX_PIXELS:
+        raise SettingError(
+            f"{num_frames} frames of {width}x{height} are over {MAX_PIXELS // 10**6} million pixels, which takes more "
+            "than 6 GB. Render fewer or smaller frames."
+        )
 
 
 class _Shot:
@@ -161,10 +162,13 @@ class _Shot:
         ]
         self.mesh = joined(parts)
 
-    def at(self, frame: int) -> tuple[Tensor, Tensor]:
-        """Points and normals (V, 3) of all avatars in one frame."""
+    def at(self, frame: int, camera: Camera | None = None) -> tuple[Tensor, Tensor]:
+        """Points and normals (V, 3) of all avatars in one frame. Raises SettingError if the camera is inside one."""
         skinned = [skin(avatar, matrices[frame]) for avatar, matrices in zip(self.avatars, self.matrices)]
-        return torch.cat([points for points, _ in skinned]), torch.cat([normals for _, normals in skinned])
+        points = torch.cat([points for points, _ in skinned])
+        if camera:
+            self._check_outside(camera, points, frame)
+        return points, torch.cat([normals for _, normals in skinned])
 
     def extent(self) -> Tensor:
         """(8 * F, 3): the corners of the box around all avatars in each frame."""
@@ -175,8 +179,7 @@ class _Shot:
             corners.append(torch.cartesian_prod(*ends.unbind(1)))
         return torch.cat(corners).cpu()
 
-    def check_outside(self, camera: Camera, points: Tensor, frame: int) -> None:
-        """Raises SettingError if the camera is inside an avatar."""
+    def _check_outside(self, camera: Camera, points: Tensor, frame: int) -> None:
         start = first = 0
         for avatar in self.avatars:
             own = points[start : start + len(avatar.vertices)]
