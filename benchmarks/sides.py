@@ -21,7 +21,7 @@ from benchmarks.sizes import (
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration, accelerate
 from flexiact_core.cogvideox.loss import denoising_loss
 from flexiact_core.cogvideox.model import rotary_positions
-from flexiact_core.cogvideox.sampling import make_scheduler, sample
+from flexiact_core.cogvideox.sampling import Run, make_scheduler, sample
 from flexiact_core.flexiact.bias import MotionBias
 from flexiact_core.flexiact.motion import LayerMotion
 from flexiact_core.flexiact.processor import MotionAttention, motion_kwargs, project_motion, with_motion_attention
@@ -129,16 +129,13 @@ class Bench:
         latents = torch.randn(self.inputs["hidden_states"][:1, :, :16].shape, generator=generator).to(self.device)
         return sample(
             twin,
-            make_scheduler(SCHEDULER, "DPM"),
+            SCHEDULER,
             latents,
             latents * 0.1,
             *self.inputs["encoder_hidden_states"].chunk(2),
-            steps=steps,
-            cfg=6.0,
-            generator=generator,
+            Run(self.size.frames, self.device, steps, acceleration=acceleration, on_step=on_step),
+            generators=[generator],
             attention_kwargs=attention_kwargs,
-            acceleration=acceleration,
-            on_step=on_step,
         )
 
     def pipeline_steps(self, steps: int) -> list[float]:

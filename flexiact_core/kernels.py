@@ -1,4 +1,6 @@
-"""Attention: one call for all, the kernels that also give their log-sum-exp, each tried before it is used.
+"""Attention: one call for all, and its kernels, each tried before it is used. Any system attends by them.
+
+A kernel of another package is a function and a row in KERNELS.
 
 Shape letters: B batch, H heads, N tokens, D head width.
 """
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import SettingError, ShapeError
 
-AttentionKernel = Literal["auto", "flash", "cudnn", "efficient", "math", "sage"]
 TORCH_KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -29,7 +29,9 @@ Kernel = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def sage_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """SageAttention (B, H, Nq, D) of (B, H, N, D), and the natural logarithm (B, H, Nq) of each row's softmax sum.
+    """SageAttention 2 (B, H, Nq, D) of (B, H, N, D), and the natural logarithm (B, H, Nq) of each row's softmax sum.
+
+    It compares queries and keys in 8 bits.
 
     Raises SettingError if the package is not installed, or too old to give the logarithm.
     """
@@ -48,16 +50,38 @@ def sage_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, T
     return result
 
 
-def check_sage(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
+KERNELS: dict[str, Kernel] = {"sage": sage_attention}
+KERNEL_NAMES = ("auto", *TORCH_KERNELS, *KERNELS)
+
+
+def choose_kernel(name: str, head_dim: int, like: Tensor) -> Kernel | None:
+    """The kernel of a name of KERNEL_NAMES, tried on small tensors of the device and dtype of `like`.
+
+    None for torch's own: torch_kernel() turns on the one that is meant. "auto" is torch's own choice.
+    Raises SettingError if it does not run there, or computes something else.
+    """
+    if name in KERNELS:
+        _try_kernel(name, KERNELS[name], head_dim, like)
+        return KERNELS[name]
+    probe = like.new_zeros(1, 1, 16, head_dim)
+    try:
+        with torch_kernel(name):
+            F.scaled_dot_product_attention(probe, probe, probe)
+    except RuntimeError:
+        raise SettingError(f"attention '{name}' does not run on {_place(like)}. Choose auto.") from None
+    return None
+
+
+def _try_kernel(name: str, kernel: Kernel, head_dim: int, like: Tensor) -> None:
     drawn = torch.randn(3, 1, 1, 128, head_dim, generator=torch.Generator().manual_seed(0))
     # Keys have a mean in every channel, which SageAttention takes off and has to add to the sum again.
     drawn[1] += 1
     probe = drawn.to(like)
     try:
-        attended, log_sum = sage_attention(*probe)
+        attended, log_sum = kernel(*probe)
     except SettingError:
         raise
-    # Its kernels are compiled for few cards, and fail in as many ways.
+    # Such kernels are compiled for few cards, and fail in as many ways.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise SettingError(f"attention '{name}' does not run on {_place(like)} ({reason}). Choose auto.") from error
@@ -66,21 +90,13 @@ def check_sage(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
     distance = (attended.float() - logits.softmax(-1) @ value).norm() / value.norm()
     if not (distance < 0.05 and (log_sum - logits.logsumexp(-1)).abs().max() < 0.1):
         raise SettingError(
-            f"attention '{name}': what is installed computes something else on {_place(like)}. Update sageattention, "
+            f"attention '{name}': what is installed computes something else on {_place(like)}. Update its package, "
             "or choose auto."
         )
 
 
-def check_torch_kernel(name: AttentionKernel, head_dim: int, like: Tensor) -> None:
-    probe = like.new_zeros(1, 1, 16, head_dim)
-    try:
-        with torch_kernel(name):
-            torch.nn.functional.scaled_dot_product_attention(probe, probe, probe)
-    except RuntimeError:
-        raise SettingError(f"attention '{name}' does not run on {_place(like)}. Choose auto.") from None
-
-
-def torch_kernel(name: AttentionKernel) -> AbstractContextManager:
+def torch_kernel(name: str) -> AbstractContextManager:
+    """A context in which torch attends by one of TORCH_KERNELS; for other names it changes nothing."""
     return sdpa_kernel(TORCH_KERNELS[name]) if name in TORCH_KERNELS else nullcontext()
 
 
@@ -88,12 +104,18 @@ def _place(tensor: Tensor) -> str:
     return f"{tensor.device.type} in {str(tensor.dtype)[6:]}"
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None = None) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None = None, kernel: Kernel | None = None
+) -> Tensor:
     """Softmax attention over all keys; (B, H, Nq, D) in the dtype of `query`.
 
     query is (B, H, Nq, D), key and value are (B, H, Nk, D). key_bias (Nk,) is added to the logits of every query.
+    kernel, if given, attends in place of torch's; it takes no bias and has no gradients.
     Raises ShapeError if key_bias is not Nk long.
     """
+    if kernel is not None:
+        assert key_bias is None
+        return kernel(query, key, value)[0]
     if key_bias is not None:
         if key_bias.shape != key.shape[2:3]:
             raise ShapeError(f"key_bias: {key.shape[2]} values expected, one per key; {list(key_bias.shape)} found.")

@@ -44,10 +44,11 @@ def perform_action(
 ):  # fmt: skip
     """Frames (num_frames, H, W, 3) in which the picture, as fit_picture() gives it, performs the actions.
 
-    prompts are the prompt and the negative one; settings are cfg, scheduler and seed, as transfer_action() has them.
+    prompts are the prompt and the negative one; settings are cfg, scheduler and seed, as Run has them.
     Raises FileError if an action is of another base, before anything is loaded.
     """
     from ..flexiact_core.cogvideox.acceleration import EXACT
+    from ..flexiact_core.cogvideox.sampling import Run
     from ..flexiact_core.flexiact.fae import check_fae
     from ..flexiact_core.flexiact.transfer import transfer_action
 
@@ -63,9 +64,9 @@ def perform_action(
             on_step(index, latents)
 
         return transfer_action(
-            model.base, posterior, *embeds, faes=fae, adapters=adapters, bias=bias, num_frames=num_frames, steps=steps,
-            device=device, acceleration=acceleration.run, on_step=on_each_step,
-            on_share=attention.on_share if attention else None, **settings,
+            model.base, posterior, *embeds,
+            Run(num_frames, device, steps, acceleration=acceleration.run, on_step=on_each_step, **settings),
+            faes=fae, adapters=adapters, bias=bias, on_share=attention.on_share if attention else None,
         )  # fmt: skip
 
     return sample_video(

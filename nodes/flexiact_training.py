@@ -220,16 +220,16 @@ class SampleVideos:
     def draw(self, fae: FAE) -> Tensor:
         """Frames (T, H, W, 3) of a new sample video."""
         from ..flexiact_core.cogvideox.memory import transformer_bytes
-        from ..flexiact_core.flexiact.bias import MotionBias
+        from ..flexiact_core.cogvideox.sampling import Run
         from ..flexiact_core.flexiact.transfer import transfer_action
 
         model, clips = self.model, self.clips.encoded
         shape = clips.video.mean.shape
         with memory.on_device(model.transformer, transformer_bytes(model.base, shape[1], *shape[-2:], 2)) as device:
             latents = transfer_action(
-                model.base, self.posterior, clips.prompt_embeds[:1], clips.empty_embeds, faes=[(fae, 1.0)],
-                adapters=model.adapters, bias=MotionBias(), num_frames=len(self.clips.first_video), steps=SAMPLE_STEPS,
-                cfg=self.cfg, scheduler="DPM", seed=self.seed, device=device,
+                model.base, self.posterior, clips.prompt_embeds[:1], clips.empty_embeds,
+                Run(len(self.clips.first_video), device, SAMPLE_STEPS, self.cfg, seed=self.seed),
+                faes=[(fae, 1.0)], adapters=model.adapters,
             )  # fmt: skip
         self.frames = decode(model, latents, self.clips.first_video.shape[:3])
         return self.frames

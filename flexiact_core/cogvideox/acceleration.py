@@ -1,28 +1,22 @@
-"""Ways to spend less time on a denoising run: reused steps, compiled blocks, a chosen attention kernel."""
+"""Ways to spend less time on a denoising run: reused steps, compiled blocks, a chosen attention kernel.
+
+A step cache is a row in STEP_CACHES, a kernel one in KERNELS; all that lists the choices reads them from there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import SettingError
-from ..kernels import (
-    TORCH_KERNELS,
-    AttentionKernel,
-    check_sage,
-    check_torch_kernel,
-    sage_attention,
-    torch_kernel,
-)
+from ..kernels import KERNEL_NAMES, choose_kernel, torch_kernel
 from ..modules import share_weights
-
-StepCache = Literal["off", "first_block", "taylor"]
-
+from .processor import with_kernel_attention
 
 # Full steps before TaylorSeer predicts any: it extrapolates from the difference of two.
 TAYLOR_WARM_UP = 3
@@ -42,17 +36,17 @@ class Acceleration:
     Raises SettingError if a value is out of range.
     """
 
-    step_cache: StepCache = "off"
+    step_cache: str = "off"
     threshold: float = 0.1
     interval: int = 3
     compiled: bool = False
-    attention: AttentionKernel = "auto"
+    attention: str = "auto"
 
     def __post_init__(self):
-        if self.step_cache not in ("off", "first_block", "taylor"):
-            raise SettingError(f"step_cache '{self.step_cache}': choose off, first_block or taylor.")
-        if self.attention not in ("auto", *TORCH_KERNELS, "sage"):
-            raise SettingError(f"attention '{self.attention}': choose auto, {', '.join(TORCH_KERNELS)} or sage.")
+        if self.step_cache not in STEP_CACHES:
+            raise SettingError(f"step_cache '{self.step_cache}': choose one of {', '.join(STEP_CACHES)}.")
+        if self.attention not in KERNEL_NAMES:
+            raise SettingError(f"attention '{self.attention}': choose one of {', '.join(KERNEL_NAMES)}.")
         if not 0 <= self.threshold < 1:
             raise SettingError(f"threshold {self.threshold}: at least 0 (no step reused) and below 1 are possible.")
         if self.interval < 1:
@@ -60,14 +54,19 @@ class Acceleration:
 
     def held_bytes(self, num_values: int, itemsize: int) -> int:
         """What a step cache holds beside a forward, for hidden states of so many values of so many bytes each."""
-        if self.step_cache == "first_block":
-            # What the first block gave, what it changed, and what all the others changed.
-            return 3 * num_values * itemsize
-        # Two factors in float32; a step in full holds the next two before they take their place.
-        return 4 * num_values * 4 if self.step_cache == "taylor" else 0
+        cache = STEP_CACHES[self.step_cache]
+        return 0 if cache is None else cache.held_bytes(num_values, itemsize)
 
 
-EXACT = Acceleration()
+@dataclass(frozen=True)
+class StepCache:
+    """A way to reuse earlier steps: how it is attached to a transformer's own tree, and the bytes that it then holds.
+
+    held_bytes counts for hidden states of so many values of so many bytes each.
+    """
+
+    attach: Callable[[Any, Acceleration], None]
+    held_bytes: Callable[[int, int], int]
 
 
 def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callable[..., Tensor]:
@@ -80,23 +79,23 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
     Raises SettingError if the device has no such attention kernel, or diffusers no such step cache; the function
     does if torch cannot compile.
     """
-    kernel = sage_attention if acceleration.attention == "sage" else None
-    check = check_torch_kernel if kernel is None else check_sage
-    check(acceleration.attention, transformer.config.attention_head_dim, like)
-    cached = acceleration.step_cache != "off"
-    if acceleration.compiled or cached:
+    kernel = choose_kernel(acceleration.attention, transformer.config.attention_head_dim, like)
+    cache = STEP_CACHES[acceleration.step_cache]
+    if kernel is not None:
+        transformer = with_kernel_attention(transformer)
+    if acceleration.compiled or cache:
         transformer = share_weights(transformer)
     if acceleration.compiled:
         # Block by block, as they are all alike: one is compiled and serves for every layer.
         for block in transformer.transformer_blocks:
             block.forward = torch.compile(block.forward)
-    if cached:
-        _attach_step_cache(transformer, acceleration)
+    if cache:
+        cache.attach(transformer, acceleration)
 
     def predict(**inputs) -> Tensor:
         if kernel is not None:
             inputs["attention_kwargs"] = {**(inputs.get("attention_kwargs") or {}), "kernel": kernel}
-        with torch_kernel(acceleration.attention), transformer.cache_context("run") if cached else nullcontext():
+        with torch_kernel(acceleration.attention), transformer.cache_context("run") if cache else nullcontext():
             try:
                 return transformer(**inputs, return_dict=False)[0]
             except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -106,29 +105,37 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
     return predict
 
 
-def _attach_step_cache(transformer, acceleration: Acceleration) -> None:
-    try:
-        from diffusers.hooks import FirstBlockCacheConfig, TaylorSeerCacheConfig
-    except ImportError:
-        raise SettingError(
-            f"step_cache '{acceleration.step_cache}' needs diffusers 0.36 or newer. Update it, or choose off."
-        ) from None
-    if acceleration.step_cache == "first_block":
-        if len(transformer.transformer_blocks) == 1:
-            raise SettingError("step_cache 'first_block': this base has one block, so there is nothing to skip.")
-        config = FirstBlockCacheConfig(threshold=acceleration.threshold)
-    else:
-        # On all blocks as one module. diffusers' own choice of layers finds none in CogVideoX, its "lite" form would
-        # hook the final projection, which is shared with the base, and all layers would hold several GB of outputs.
-        transformer.transformer_blocks = torch.nn.ModuleList([_BlockStack(transformer.transformer_blocks)])
-        config = TaylorSeerCacheConfig(
+def _attach_first_block(transformer, acceleration: Acceleration) -> None:
+    config = _diffusers_cache("FirstBlockCacheConfig", acceleration)
+    if len(transformer.transformer_blocks) == 1:
+        raise SettingError("step_cache 'first_block': this base has one block, so there is nothing to skip.")
+    transformer.enable_cache(config(threshold=acceleration.threshold))
+
+
+def _attach_taylor(transformer, acceleration: Acceleration) -> None:
+    config = _diffusers_cache("TaylorSeerCacheConfig", acceleration)
+    # On all blocks as one module. diffusers' own choice of layers finds none in CogVideoX, its "lite" form would
+    # hook the final projection, which is shared with the base, and all layers would hold several GB of outputs.
+    transformer.transformer_blocks = torch.nn.ModuleList([_BlockStack(transformer.transformer_blocks)])
+    transformer.enable_cache(
+        config(
             cache_interval=acceleration.interval,
             disable_cache_before_step=TAYLOR_WARM_UP,
             max_order=1,
             taylor_factors_dtype=torch.float32,
             cache_identifiers=[r"transformer_blocks\.0\.change"],
         )
-    transformer.enable_cache(config)
+    )
+
+
+def _diffusers_cache(name: str, acceleration: Acceleration):
+    import diffusers.hooks
+
+    if not hasattr(diffusers.hooks, name):
+        raise SettingError(
+            f"step_cache '{acceleration.step_cache}' needs diffusers 0.36 or newer. Update it, or choose off."
+        )
+    return getattr(diffusers.hooks, name)
 
 
 class _BlockStack(torch.nn.Module):
@@ -157,3 +164,14 @@ class _BlocksChange(torch.nn.Module):
         for block in self.blocks:
             video, text = block(video, text, **inputs)
         return video.float() - hidden_states, text.float() - encoder_hidden_states
+
+
+STEP_CACHES: dict[str, StepCache | None] = {
+    "off": None,
+    # What the first block gave, what it changed, and what all the others changed.
+    "first_block": StepCache(_attach_first_block, lambda num_values, itemsize: 3 * num_values * itemsize),
+    # Two factors in float32; a step in full holds the next two before they take their place.
+    "taylor": StepCache(_attach_taylor, lambda num_values, _: 4 * num_values * 4),
+}
+
+EXACT = Acceleration()

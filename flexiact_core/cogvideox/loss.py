@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .model import pad_image_latents, rotary_positions
+from .model import pad_image_latents
+from .predict import make_predict
 
 
 def denoising_loss(
@@ -34,22 +35,11 @@ def denoising_loss(
     one latent frame per sample, the debiased motion loss is added, unweighted: the error of sqrt(2) * z[i+1] - z[i].
     Source: FlexiAct section 3.3; Motion Inversion for the debiased term.
     """
-    dtype = prompt_embeds.dtype
     device = video_latents.device
-    num_latent_frames, (height, width) = video_latents.shape[1], video_latents.shape[-2:]
     noisy = scheduler.add_noise(video_latents, noise, timesteps)
-    condition = pad_image_latents(image_latents, num_latent_frames)
-    # A module that shares gradients between processes holds the transformer inside.
-    config = getattr(transformer, "module", transformer).config
-    rotary = rotary_positions(config, num_latent_frames, height, width)
-    velocity = transformer(
-        hidden_states=torch.cat([noisy, condition], dim=2).to(dtype),
-        encoder_hidden_states=prompt_embeds,
-        timestep=timesteps,
-        image_rotary_emb=None if rotary is None else tuple(table.to(device) for table in rotary),
-        attention_kwargs=None if attention_kwargs is None else dict(attention_kwargs),
-        return_dict=False,
-    )[0].float()
+    condition = pad_image_latents(image_latents, video_latents.shape[1])
+    predict = make_predict(transformer, noisy.shape, device)
+    velocity = predict(noisy, condition, prompt_embeds, timesteps, attention_kwargs)
     predicted = scheduler.get_velocity(velocity, noisy, timesteps)
     error = (predicted - video_latents).square().flatten(1).mean(1)
     abar = scheduler.alphas_cumprod.to(device)[timesteps]

@@ -192,6 +192,12 @@ def sample_posterior(posterior: Posterior, scaling_factor: float, generator: tor
     return (posterior.mean + posterior.std * noise) * scaling_factor
 
 
+def condition_scale(vae: AutoencoderKLCogVideoX) -> float:
+    """The scale of the latents of a condition image, which some bases were trained with turned round."""
+    scale = vae.config.scaling_factor
+    return 1 / scale if vae.config.get("invert_scale_latents") else scale
+
+
 def pad_image_latents(image_latent: Tensor, num_latent_frames: int) -> Tensor:
     """Condition latents (B, num_latent_frames, C, h, w): the image in frame 0, zeros after."""
     return F.pad(image_latent, (0, 0, 0, 0, 0, 0, 0, num_latent_frames - 1))

@@ -5,11 +5,14 @@ Shape letters: B batch, H heads, S text tokens, N video tokens, D width, d head 
 
 from __future__ import annotations
 
+import inspect
 from typing import Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
+from ..errors import SettingError
 from ..kernels import Kernel, attend
 from ..modules import share_weights
 
@@ -55,6 +58,27 @@ def with_video_attention(transformer):
     return twin
 
 
+def with_kernel_attention(transformer):
+    """A transformer over the same weights whose layers take the named argument `kernel`; the one given stays as it is.
+
+    Processors that take it already are kept, stock ones make room for VideoAttention.
+    Raises SettingError if a layer attends by something else.
+    """
+    from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
+
+    twin = share_weights(transformer)
+    for layer, block in enumerate(twin.transformer_blocks):
+        processor = block.attn1.processor
+        if "kernel" in inspect.signature(processor.__call__).parameters:
+            continue
+        if not isinstance(processor, CogVideoXAttnProcessor2_0):
+            raise SettingError(
+                f"attention: this base attends by {type(processor).__name__}, which takes no other kernel. Choose auto."
+            )
+        block.attn1.set_processor(VideoAttention(layer))
+    return twin
+
+
 def add_pose(hidden_states: Tensor, pose: LayerAddition | None, layer: int) -> Tensor:
     """Video tokens (B, N, D) with what `pose` adds in this layer; unchanged without it."""
     return hidden_states if pose is None else hidden_states + _at(pose, layer)
@@ -80,13 +104,13 @@ def project(
 
 def merge(attn, attended: Tensor, num_text: int) -> tuple[Tensor, Tensor]:
     """What attention gives back to the block, video (B, N, D) and text (B, S, D), from heads (B, H, S + N, d)."""
-    attended = attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
-    return attended[:, num_text:], attended[:, :num_text]
+    tokens = attn.to_out[1](attn.to_out[0](rearrange(attended, "b h n d -> b n (h d)")))
+    return tokens[:, num_text:], tokens[:, :num_text]
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """(B, H, N, d) of tokens (B, N, H * d)."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return rearrange(tokens, "b n (h d) -> b h n d", h=heads)
 
 
 # A compiler would compile every layer anew for what it finds in here: another object, another layer, another kernel.
@@ -97,4 +121,4 @@ def _at(pose: LayerAddition, layer: int) -> Tensor:
 
 @torch.compiler.disable
 def _attend(kernel: Kernel | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
+    return attend(query, key, value, kernel=kernel)

@@ -1,8 +1,12 @@
-"""The denoising loop of CogVideoX image-to-video."""
+"""Denoising runs of CogVideoX image-to-video.
+
+Shape letters: B batch, L latent frames, C channels, h w latent height and width, S text tokens, D text width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,19 +14,83 @@ from torch import Tensor
 
 from ..errors import SettingError
 from .acceleration import EXACT, Acceleration, accelerate
-from .model import for_num_latent_frames, rotary_positions
+from .family import COGVIDEOX_1_0
+from .model import CogVideoXI2V, Posterior, condition_scale, for_num_latent_frames, pad_image_latents, sample_posterior
+from .predict import make_predict
 
 SchedulerName = Literal["DPM", "DDIM"]
+# Called after each step with its index and the clean latents (B, L, C, h, w) predicted there; may raise to stop.
+OnSample = Callable[[int, Tensor], None]
+# The velocity of latents at a timestep.
+Denoise = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a denoising run is done: the values that always travel together.
+
+    num_frames is what the base's family allows. cfg is the guidance: at 1 the negative prompt has no effect and is not
+    computed. seed fixes all randomness; a tuple gives each video of a batch a seed of its own, a number gives it to
+    all. on_step is called after each step with its index and the clean latents predicted there; it may raise to stop.
+    """
+
+    num_frames: int
+    device: torch.device
+    steps: int = COGVIDEOX_1_0.steps
+    cfg: float = COGVIDEOX_1_0.cfg
+    scheduler: SchedulerName = "DPM"
+    seed: int | tuple[int, ...] = 0
+    acceleration: Acceleration = EXACT
+    on_step: OnSample | None = None
+
+    def make_generators(self, count: int) -> list[torch.Generator]:
+        """A random generator on the CPU, the same on any machine, for each of `count` videos."""
+        seeds = self.seed if isinstance(self.seed, tuple) else (self.seed,) * count
+        if len(seeds) != count:
+            raise SettingError(f"seed: {len(seeds)} seeds given for {count} videos. Give one, or one for each.")
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def sample_dpm(scheduler, latents: Tensor, denoise: Denoise, generators, on_step: OnSample) -> Tensor:
+    """Clean latents of noise, by CogVideoX's DPM-Solver++, which adds fresh noise in each step.
+
+    Source: diffusers' CogVideoXDPMScheduler.
+    """
+    timesteps, clean = scheduler.timesteps.tolist(), None
+    for index, timestep in enumerate(timesteps):
+        timestep_back = timesteps[index - 1] if index else None
+        latents, clean = scheduler.step(
+            denoise(latents, timestep), clean, timestep, timestep_back, latents, generator=generators
+        )
+        on_step(index, clean)
+    return latents
+
+
+def sample_ddim(scheduler, latents: Tensor, denoise: Denoise, generators, on_step: OnSample) -> Tensor:
+    """Clean latents of noise, by DDIM, which adds none. Source: diffusers' CogVideoXDDIMScheduler."""
+    for index, timestep in enumerate(scheduler.timesteps.tolist()):
+        latents, clean = scheduler.step(denoise(latents, timestep), timestep, latents, return_dict=False)
+        on_step(index, clean)
+    return latents
+
+
+# By the name of a choice: diffusers' class of the noise schedule, and the function that takes its steps.
+SAMPLERS: dict[SchedulerName, tuple[str, Callable[..., Tensor]]] = {
+    "DPM": ("CogVideoXDPMScheduler", sample_dpm),
+    "DDIM": ("CogVideoXDDIMScheduler", sample_ddim),
+}
 
 
 def make_scheduler(config: Mapping[str, Any], name: SchedulerName):
-    """A diffusers scheduler with the base's noise schedule, its timesteps spaced from the noisy end."""
-    from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
+    """A diffusers scheduler with the base's noise schedule, its timesteps spaced from the noisy end.
 
-    classes = {"DPM": CogVideoXDPMScheduler, "DDIM": CogVideoXDDIMScheduler}
-    if name not in classes:
-        raise SettingError(f"scheduler '{name}': choose one of {', '.join(classes)}.")
-    return classes[name].from_config(dict(config), timestep_spacing="trailing")
+    Raises SettingError if SAMPLERS has no such name.
+    """
+    import diffusers
+
+    if name not in SAMPLERS:
+        raise SettingError(f"scheduler '{name}': choose one of {', '.join(SAMPLERS)}.")
+    return getattr(diffusers, SAMPLERS[name][0]).from_config(dict(config), timestep_spacing="trailing")
 
 
 def take_steps(scheduler, steps: int) -> list[int]:
@@ -37,64 +105,64 @@ def take_steps(scheduler, steps: int) -> list[int]:
     return scheduler.timesteps.tolist()
 
 
+def start_latents(base: CogVideoXI2V, image: Posterior, run: Run) -> tuple[Tensor, Tensor, list[torch.Generator]]:
+    """What a run starts from: noise and condition, both (B, L, C, h, w) on the CPU, and the generators to go on with.
+
+    image is the posterior of B pictures, (B, 1, C, h, w). L fills whole patches.
+    """
+    num_latent_frames = base.family.count_latent_frames(run.num_frames)
+    generators = run.make_generators(len(image.mean))
+    conditions, noises = [], []
+    for row, generator in enumerate(generators):
+        one = Posterior(image.mean[row : row + 1], image.std[row : row + 1])
+        latent = sample_posterior(one, condition_scale(base.vae), generator)
+        conditions.append(pad_image_latents(latent, num_latent_frames))
+        noises.append(torch.randn(conditions[-1].shape, generator=generator))
+    return torch.cat(noises), torch.cat(conditions), generators
+
+
 @torch.no_grad()
 def sample(
     transformer,
-    scheduler,
+    scheduler_config: Mapping[str, Any],
     latents: Tensor,
-    image_latents: Tensor,
+    condition: Tensor,
     prompt_embeds: Tensor,
     negative_embeds: Tensor,
+    run: Run,
     *,
-    steps: int,
-    cfg: float,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator] | None = None,
     attention_kwargs: Callable[[int], dict[str, Any]] | None = None,
-    acceleration: Acceleration = EXACT,
-    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Denoised latents (1, L, C, h, w), float32, on the device of `latents`.
+    """Denoised latents (B, L, C, h, w), float32, on the run's device.
 
-    latents is noise and image_latents the condition, both (1, L, C, h, w); the embeddings are (1, S, D).
-    attention_kwargs gives the attention processors' named arguments at a timestep (999..0). on_step is called after
-    each step with its index and the clean latents predicted there; it may raise to stop. At cfg 1 the negative
-    prompt has no effect and is not computed.
-    Raises SettingError as take_steps() and accelerate() do.
+    latents is noise and condition the image's latents, both (B, L, C, h, w); the embeddings are (B, S, D).
+    generators, one a video, give the noise of the steps; they are made of the run's seed if not given.
+    attention_kwargs gives the attention processors' named arguments at a timestep (999..0).
+    Raises SettingError as make_scheduler(), take_steps() and accelerate() do.
     Source: CogVideoX image-to-video, diffusers' CogVideoXImageToVideoPipeline.
     """
-    timesteps = take_steps(scheduler, steps)
-    device, dtype = latents.device, prompt_embeds.dtype
-    guided = cfg != 1.0
+    scheduler = make_scheduler(scheduler_config, run.scheduler)
+    take_steps(scheduler, run.steps)
+    device, guided = run.device, run.cfg != 1.0
+    copies = 2 if guided else 1
     prompts = torch.cat([negative_embeds, prompt_embeds]) if guided else prompt_embeds
-    num_latent_frames, (height, width) = latents.shape[1], latents.shape[-2:]
-    rotary = rotary_positions(transformer.config, num_latent_frames, height, width)
-    if rotary is not None:
-        rotary = tuple(table.to(device) for table in rotary)
-    transformer = for_num_latent_frames(transformer, num_latent_frames)
-    predict = accelerate(transformer, acceleration, like=prompt_embeds)
+    condition = condition.to(device, torch.float32).repeat(copies, 1, 1, 1, 1)
+    transformer = for_num_latent_frames(transformer, latents.shape[1])
+    call = accelerate(transformer, run.acceleration, like=prompt_embeds)
+    predict = make_predict(transformer, latents.shape, device, call)
 
-    latents = latents.float() * scheduler.init_noise_sigma
-    image_latents = image_latents.to(device, torch.float32)
-    previous_clean = None
-    for index, timestep in enumerate(timesteps):
-        model_input = torch.cat([scheduler.scale_model_input(latents, timestep), image_latents], dim=2).to(dtype)
-        velocity = predict(
-            hidden_states=model_input.expand(len(prompts), -1, -1, -1, -1),
-            encoder_hidden_states=prompts,
-            timestep=torch.full((len(prompts),), timestep, device=device),
-            image_rotary_emb=rotary,
-            attention_kwargs=attention_kwargs(timestep) if attention_kwargs else None,
-        ).float()
+    def denoise(latents: Tensor, timestep: int) -> Tensor:
+        noisy = scheduler.scale_model_input(latents, timestep).repeat(copies, 1, 1, 1, 1)
+        timesteps = torch.full((len(prompts),), timestep, device=device)
+        asked = attention_kwargs(timestep) if attention_kwargs else None
+        velocity = predict(noisy, condition, prompts, timesteps, asked)
         if guided:
             negative, positive = velocity.chunk(2)
-            velocity = negative + cfg * (positive - negative)
-        if type(scheduler).__name__ == "CogVideoXDPMScheduler":
-            timestep_back = timesteps[index - 1] if index else None
-            latents, previous_clean = scheduler.step(
-                velocity, previous_clean, timestep, timestep_back, latents, generator=generator
-            )
-        else:
-            latents, previous_clean = scheduler.step(velocity, timestep, latents, return_dict=False)
-        if on_step is not None:
-            on_step(index, previous_clean)
-    return latents
+            velocity = negative + run.cfg * (positive - negative)
+        return velocity
+
+    take = SAMPLERS[run.scheduler][1]
+    started = latents.to(device, torch.float32) * scheduler.init_noise_sigma
+    generators = run.make_generators(len(latents)) if generators is None else list(generators)
+    return take(scheduler, started, denoise, generators, run.on_step or (lambda index, clean: None))

@@ -47,3 +47,6 @@ class MotionBias:
         progress = (timestep - self.hold_until) / (self.off_below - self.hold_until)
         peak = self.strength if self.weighting == "paper" else 1.0
         return peak / 2 * (math.cos(math.pi * progress) + 1)
+
+
+PAPER_BIAS = MotionBias()

@@ -45,15 +45,22 @@ def motion_share(query: Tensor, key: Tensor, num_text: int, motion: LayerMotion,
     return difference.sigmoid().mean()
 
 
-def attend_by(kernel: Kernel | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return attend(query, key, value) if kernel is None else kernel(query, key, value)[0]
-
-
 def attend_with_motion(
-    query, key, value, num_text: int, motion: LayerMotion, motion_bias: float, kernel: Kernel | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    num_text: int,
+    motion: LayerMotion,
+    motion_bias: float,
+    kernel: Kernel | None = None,
 ) -> Tensor:
+    """Attention (B, H, N, D) over N own keys and the motion tokens, to whose logits video queries add motion_bias.
+
+    query, key and value are (B, H, N, D), the first num_text of them text. kernel is as in attend(), and attends
+    over the own keys.
+    """
     if motion.log_weight is None and motion_bias == 0:
-        return attend_by(kernel, query, *_append(key, value, motion))
+        return attend(query, *_append(key, value, motion), kernel=kernel)
     torch_kernel = None if torch.is_grad_enabled() else kernel_with_lse(query, key, value)
     if torch_kernel is None:
         return _attend_with_row_bias(query, key, value, num_text, motion, motion_bias)

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from ..cogvideox.processor import LayerAddition, add_pose, merge, project, split_heads
-from ..kernels import Kernel
+from ..kernels import Kernel, attend
 from ..modules import share_weights
 from .bias import MotionBias
 from .motion import (
     LayerMotion,
-    attend_by,
     attend_with_motion,
     motion_share,
 )
@@ -64,7 +63,7 @@ class MotionAttention:
     @torch.compiler.disable
     def _attend(self, query, key, value, num_text, motion, motion_bias, on_share=None, kernel=None) -> Tensor:
         if motion is None:
-            return attend_by(kernel, query, key, value)
+            return attend(query, key, value, kernel=kernel)
         motion_bias = float(motion_bias)
         if on_share is not None:
             on_share(self.layer, motion_share(query, key, num_text, motion[self.layer], motion_bias))

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ..cogvideox.model import CogVideoXI2V, Posterior
+from ..cogvideox.sampling import Run
+from ..flexiact.bias import PAPER_BIAS, MotionBias
 from . import shipped
 from .actions import ACTIONS, NUM_FRAMES, SEEN_ACTIONS
 from .measure import measure_video
 from .render import render_clip
 from .scenes import Scene, caption, sample_far_target, sample_target
 
+if TYPE_CHECKING:
+    from ..flexiact.refadapter import RefAdapter
+
 STEPS = 25
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class Setting:
 
     name: str
     fae: bool = True
-    alpha: float = 1.0
+    bias: float = 1.0  # strength of the MotionBias
     refadapter: float = 0.0
     targets: str = "held out"  # or "far"
     words: str = "plain"  # or "action", or "other": names another action than the clip's
@@ -41,9 +50,9 @@ SETTINGS: dict[str, Setting] = {
     "none": Setting("no FAE", fae=False),
     "oracle": Setting("oracle: true video through the VAE", fae=False),
     "word": Setting("no FAE, action word in the caption", fae=False, words="action"),
-    "fae": Setting("FAE, no weighting", alpha=0.0),
+    "fae": Setting("FAE, no weighting", bias=0.0),
     "weighted": Setting("FAE + weighting"),
-    "weighted3": Setting("FAE + weighting, alpha 3", alpha=3.0),
+    "weighted3": Setting("FAE + weighting, alpha 3", bias=3.0),
     "refadapter": Setting("FAE + weighting + RefAdapter 0.7", refadapter=0.7),
     "uncut": Setting("FAE learned without crops, + weighting", learned=(("crops", 1),), actions=ABLATION_ACTIONS),
     "undebiased": Setting(
@@ -52,9 +61,9 @@ SETTINGS: dict[str, Setting] = {
     "far_none": Setting("far targets, no FAE", fae=False, targets="far"),
     "far": Setting("far targets, FAE + weighting", targets="far"),
     "far_refadapter": Setting("far targets, FAE + weighting + RefAdapter 0.7", refadapter=0.7, targets="far"),
-    "other0": Setting("caption names another action, FAE, no weighting", alpha=0.0, words="other"),
+    "other0": Setting("caption names another action, FAE, no weighting", bias=0.0, words="other"),
     "other": Setting("caption names another action, FAE + weighting", words="other"),
-    "other3": Setting("caption names another action, FAE + weighting, alpha 3", alpha=3.0, words="other"),
+    "other3": Setting("caption names another action, FAE + weighting, alpha 3", bias=3.0, words="other"),
 }
 
 
@@ -73,9 +82,9 @@ class Case:
 class World:
     """The loaded small world: base, tokens (layers, M, width) of each action's FAE, RefAdapter or None."""
 
-    base: object
-    faes: dict[str, torch.Tensor]
-    refadapter: object | None
+    base: CogVideoXI2V
+    faes: dict[str, Tensor]
+    refadapter: RefAdapter | None
 
 
 def load_world(weights: Path = shipped.WEIGHTS, dtype: torch.dtype = torch.float32) -> World:
@@ -115,81 +124,68 @@ def make_cases(action: str, setting: Setting, num_targets: int, num_seeds: int) 
     return cases
 
 
+def transfer_case(world: World, case: Case, **options) -> Tensor:
+    """Latents (1, 5, 16, 8, 8) of one case with the FAE of its action, as transfer_cases() makes them."""
+    return transfer_cases(world, [case], world.faes[case.action], seeds=(case.seed,), **options)
+
+
 @torch.no_grad()
-def transfer_case(world: World, case: Case, *, steps: int = STEPS, scheduler: str = "DPM", **options) -> torch.Tensor:
-    """Latents (1, 5, 16, 8, 8) of one case with its FAE and the weighting, as a node makes them: by transfer_action(),
-    which takes the options."""
-    from ..flexiact.bias import MotionBias
+def transfer_cases(
+    world: World,
+    cases: Sequence[Case],
+    tokens: Tensor | None,
+    *,
+    seeds: tuple[int, ...],
+    bias: MotionBias = PAPER_BIAS,
+    refadapter: float = 0.0,
+    on_share: Callable[[int, Tensor], None] | None = None,
+    steps: int = STEPS,
+    **options,
+) -> Tensor:
+    """Latents (N, 5, 16, 8, 8) of N cases, made side by side as a node makes one: by transfer_action().
+
+    tokens is the FAE's (layers, M, width), or None; refadapter the RefAdapter's weight. seeds are the cases', and
+    further options those of Run.
+    """
     from ..flexiact.fae import FAE
     from ..flexiact.transfer import transfer_action
 
-    picture, words = encode_case(world, case)
-    cpu = torch.device("cpu")
+    pictures, words = zip(*(encode_case(world, case) for case in cases), strict=True)
+    image = Posterior(torch.cat([one.mean for one in pictures]), torch.cat([one.std for one in pictures]))
+    embeds = torch.cat(words)
+    run = Run(num_frames=NUM_FRAMES, device=CPU, **({"steps": steps, "cfg": 1.0, "seed": seeds} | options))
     return transfer_action(
-        world.base, picture, words, words, faes=[(FAE(world.faes[case.action]), 1.0)], adapters=[], bias=MotionBias(),
-        num_frames=NUM_FRAMES, steps=steps, cfg=1.0, scheduler=scheduler, seed=case.seed, device=cpu, **options,
+        world.base, image, embeds, embeds, run,
+        faes=[] if tokens is None else [(FAE(tokens), 1.0)],
+        adapters=[(world.refadapter, refadapter)] if refadapter else [],
+        bias=bias, on_share=on_share,
     )  # fmt: skip
 
 
-@torch.no_grad()
-def sample_videos(
-    world: World, cases: Sequence[Case], tokens: torch.Tensor | None, *, alpha: float = 1.0, refadapter: float = 0.0,
-    steps: int = STEPS,
-) -> np.ndarray:  # fmt: skip
-    """The videos (N, 17, 64, 64, 3) in 0..1 of cases, made side by side.
+def sample_videos(world: World, cases: Sequence[Case], tokens: Tensor | None, **options) -> np.ndarray:
+    """The videos (N, 17, 64, 64, 3) in 0..1 of cases, made side by side; options are those of transfer_cases().
 
-    tokens: the FAE's (layers, M, width), or None. alpha: the weighting; refadapter: the RefAdapter's weight.
+    Every target starts from noise of its own.
     """
-    from ..cogvideox.model import decode_latents, pad_image_latents, sample_posterior
-    from ..cogvideox.sampling import make_scheduler, sample
-    from ..flexiact.bias import MotionBias
-    from ..flexiact.processor import motion_kwargs, project_motion, with_motion_attention
-    from ..flexiact.refadapter import with_refadapters
+    from ..cogvideox.model import decode_latents
     from ..video import to_frames
 
-    base = world.base
-    noises, images, prompts = [], [], []
-    cpu = torch.device("cpu")
-    for case in cases:
-        generator = torch.Generator().manual_seed(case.seed + 1000 * case.target)
-        picture, words = encode_case(world, case)
-        image = sample_posterior(picture, base.vae.config.scaling_factor, generator)
-        images.append(pad_image_latents(image, 5))
-        noises.append(torch.randn(images[-1].shape, generator=generator))
-        prompts.append(words)
-    transformer = base.transformer
-    if refadapter:
-        transformer = with_refadapters(transformer, [(world.refadapter, refadapter)], cpu, base.dtype)
-    motion = None if tokens is None else project_motion(transformer, [(tokens.to(base.dtype), 1.0)])
-    if motion is not None:
-        transformer = with_motion_attention(transformer)
-    words = torch.cat(prompts).to(base.dtype)
-    latents = sample(
-        transformer,
-        make_scheduler(base.scheduler_config, "DPM"),
-        torch.cat(noises),
-        torch.cat(images),
-        words,
-        words,
-        steps=steps,
-        cfg=1.0,
-        generator=torch.Generator().manual_seed(cases[0].seed),
-        attention_kwargs=None if motion is None else motion_kwargs(motion, MotionBias(alpha)),
-    )
-    return np.stack([to_frames(decode_latents(base.vae, one[None], cpu)).numpy() for one in latents])
+    seeds = tuple(case.seed + 1000 * case.target for case in cases)
+    latents = transfer_cases(world, cases, tokens, seeds=seeds, **options)
+    return np.stack([to_frames(decode_latents(world.base.vae, one[None], CPU)).numpy() for one in latents])
 
 
-def encode_case(world: World, case: Case):
+def encode_case(world: World, case: Case) -> tuple[Posterior, Tensor]:
     """The VAE's Posterior of a case's target picture, and the embeddings of its words."""
     from ..cogvideox.model import encode_pixels, encode_prompt
     from ..video import to_model_pixels
 
-    base, cpu = world.base, torch.device("cpu")
+    base = world.base
     picture = torch.from_numpy(render_clip(case.scene, None).frames[:1])
     length = base.transformer.config.max_text_seq_length
     return (
-        encode_pixels(base.vae, to_model_pixels(picture), cpu),
-        encode_prompt(base.text_encoder, base.tokenizer, case.words, length, cpu),
+        encode_pixels(base.vae, to_model_pixels(picture), CPU),
+        encode_prompt(base.text_encoder, base.tokenizer, case.words, length, CPU),
     )
 
 

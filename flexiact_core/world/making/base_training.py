@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...cogvideox.model import pad_image_latents
+from ...cogvideox.predict import make_predict
 from ..actions import Motion, sample_motion
 from ..render import render_frames
 from ..scenes import Scene, caption, sample_scene
@@ -19,7 +21,6 @@ from .models import (
     make_text_encoder,
     make_tokenizer,
     make_transformer,
-    rotary_positions,
 )
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,6 @@ class BaseTask:
         self._read_parts()
         self.empty = tokenize(make_tokenizer(), [""])
         self.device = device
-        self.rotary = tuple(table.to(device) for table in rotary_positions())
         scheduler = make_scheduler()
         self.sqrt_abar = scheduler.alphas_cumprod.sqrt().to(device)
         self.sqrt_rest = (1.0 - scheduler.alphas_cumprod).sqrt().to(device)
@@ -155,18 +155,11 @@ class BaseTask:
 
         a = self.sqrt_abar[timesteps][:, None, None, None, None]
         b = self.sqrt_rest[timesteps][:, None, None, None, None]
-        condition = torch.zeros_like(video)
-        condition[:, :1] = image
-        model_input = torch.cat([a * video + b * noise, condition], dim=2)
+        condition = pad_image_latents(image, video.shape[1])
         # The fused attention is slow going backward on short sequences on a CPU.
         with sdpa_kernel(SDPBackend.MATH):
             text = module["text_encoder"](tokens)[0]
-            velocity = module["transformer"](
-                hidden_states=model_input.bfloat16(),
-                encoder_hidden_states=text.bfloat16(),
-                timestep=timesteps,
-                image_rotary_emb=self.rotary,
-                return_dict=False,
-            )[0].float()
+            predict = make_predict(module["transformer"], video.shape, video.device)
+            velocity = predict(a * video + b * noise, condition, text.bfloat16(), timesteps)
         # (x0_pred - x0)^2 / (1 - abar) is the squared error of the velocity.
         return (velocity - (a * noise - b * video)).square().mean()

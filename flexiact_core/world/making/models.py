@@ -110,14 +110,6 @@ def make_scheduler():
     )
 
 
-def rotary_positions():
-    """Cosines and sines of the rotary positions of the native video, each (80, 32)."""
-    from ...cogvideox.model import rotary_positions as positions_of
-
-    config = {"use_rotary_positional_embeddings": True, "patch_size": 2, "attention_head_dim": 32}
-    return positions_of(config, 5, FRAME_PX // 8, FRAME_PX // 8)
-
-
 def save_base(folder: Path, *, vae, transformer, text_encoder) -> None:
     """Nothing; writes the base as a diffusers folder, weights in fp16.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...flexiact.bias import MotionBias
 from ...metrics.statistics import interval, pair_differences
 from .. import shipped
 from ..actions import ACTIONS, SEEN_ACTIONS, UNSEEN_ACTIONS
@@ -51,7 +52,8 @@ def run_setting(world: World, setting: Setting, actions: Sequence[str], num_targ
             tokens = world.faes[action] if setting.fae else None
             if setting.learned:
                 tokens = learn_action(world.base, action, settle_steps=FAE_SETTLE_STEPS, **dict(setting.learned))
-            videos = sample_videos(world, cases, tokens, alpha=setting.alpha, refadapter=setting.refadapter)
+            bias = MotionBias(setting.bias)
+            videos = sample_videos(world, cases, tokens, bias=bias, refadapter=setting.refadapter)
         records += measure_cases(cases, videos)
     return records
 

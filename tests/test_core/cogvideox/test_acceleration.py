@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration, accelerate
-from flexiact_core.cogvideox.sampling import make_scheduler, sample
+from flexiact_core.cogvideox.sampling import Run, sample
 from flexiact_core.errors import SettingError
 from flexiact_core.flexiact.bias import MotionBias
 from flexiact_core.flexiact.processor import motion_kwargs, project_motion, with_motion_attention
@@ -49,16 +49,13 @@ def draw(golden, adapted, attention_kwargs):
     ):
         return sample(
             transformer,
-            make_scheduler(golden.schedule["scheduler_config"], "DDIM"),
+            golden.schedule["scheduler_config"],
             recorded["latents_init"],
             recorded["image_latents"],
             positive,
             negative,
-            steps=steps,
-            cfg=cfg,
+            Run(17, CPU, steps, cfg, "DDIM", acceleration=acceleration, on_step=on_step),
             attention_kwargs=attention_kwargs,
-            acceleration=acceleration,
-            on_step=on_step,
         )
 
     return draw
@@ -284,6 +281,26 @@ def test_sage_serves_runs_without_an_action(draw, install_sage):
     sage = draw(Acceleration(attention="sage"), attention_kwargs=without)
     assert (sage - draw(attention_kwargs=without)).abs().max() <= 1e-4
     assert used
+
+
+def test_sage_attends_in_a_transformer_that_no_system_has_touched(golden, draw, install_sage):
+    used = install_sage()
+    plain = copy.deepcopy(golden.transformer)
+    before = {name: type(processor) for name, processor in plain.attn_processors.items()}
+    sage = draw(Acceleration(attention="sage"), transformer=plain, attention_kwargs=None)
+    assert len(used) == 1 + STEPS * golden.config["num_layers"]
+    torch.testing.assert_close(sage, draw(transformer=plain, attention_kwargs=None), rtol=0, atol=1e-4)
+    assert {name: type(processor) for name, processor in plain.attn_processors.items()} == before
+
+
+def test_an_attention_that_takes_no_kernel_is_said_before_the_first_step(golden, draw, install_sage):
+    from diffusers.models.attention_processor import FusedCogVideoXAttnProcessor2_0
+
+    install_sage()
+    plain = copy.deepcopy(golden.transformer)
+    plain.set_attn_processor(FusedCogVideoXAttnProcessor2_0())
+    with pytest.raises(SettingError, match="attends by FusedCogVideoXAttnProcessor2_0, which takes no other kernel"):
+        draw(Acceleration(attention="sage"), transformer=plain)
 
 
 @pytest.mark.parametrize(

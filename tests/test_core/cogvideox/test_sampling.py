@@ -3,12 +3,13 @@ import copy
 import pytest
 import torch
 
-from flexiact_core.cogvideox.sampling import make_scheduler, sample
+from flexiact_core.cogvideox.sampling import SAMPLERS, Run, make_scheduler, sample
 from flexiact_core.errors import SettingError
 from flexiact_core.flexiact.bias import MotionBias
 from flexiact_core.flexiact.processor import motion_kwargs, project_motion, with_motion_attention
 from flexiact_core.modules import share_weights
 
+CPU = torch.device("cpu")
 GUIDANCE = 6.0
 RELEASED_WEIGHT = 0.7
 
@@ -34,16 +35,17 @@ class Trace:
     def __init__(self):
         self.latents, self.timesteps, self.outputs, self.batches = [], [], [], []
 
-    def of_scheduler(self, scheduler):
-        original = scheduler.step
+    def of_scheduler(self, monkeypatch):
+        from diffusers import CogVideoXDPMScheduler
+
+        original = CogVideoXDPMScheduler.step
 
         def step(*args, **kwargs):
             result = original(*args, **kwargs)
             self.latents.append(result[0])
             return result
 
-        scheduler.step = step
-        return scheduler
+        monkeypatch.setattr(CogVideoXDPMScheduler, "step", step)
 
     def of_transformer(self, transformer):
         def seen(module, args, kwargs, output):
@@ -71,17 +73,16 @@ def play_back(monkeypatch, noise, trace):
 def run_recorded(monkeypatch, golden, recorded, transformer, noise, attention_kwargs):
     trace = Trace()
     play_back(monkeypatch, noise, trace)
+    trace.of_scheduler(monkeypatch)
     negative, positive = recorded["prompt_embeds"].chunk(2)
     final = sample(
         trace.of_transformer(transformer),
-        trace.of_scheduler(make_scheduler(golden.schedule["scheduler_config"], "DPM")),
+        golden.schedule["scheduler_config"],
         recorded["latents_init"],
         recorded["image_latents"],
         positive,
         negative,
-        steps=len(noise),
-        cfg=GUIDANCE,
-        generator=torch.Generator(),
+        Run(17, CPU, len(noise), GUIDANCE),
         attention_kwargs=attention_kwargs,
     )
     assert torch.equal(final, trace.latents[-1])
@@ -138,10 +139,12 @@ def arguments(base):
     return noise, image_latents, prompt, negative
 
 
-def run(base, arguments, name="DPM", transformer=None, **settings):
-    settings = {"steps": 4, "cfg": 6.0, "generator": torch.Generator().manual_seed(42)} | settings
-    scheduler = make_scheduler(base.scheduler_config, name)
-    return sample(transformer or base.transformer, scheduler, *arguments, **settings)
+def run(base, arguments, name="DPM", transformer=None, attention_kwargs=None, **settings):
+    settings = {"steps": 4, "seed": 42, "scheduler": name} | settings
+    return sample(
+        transformer or base.transformer, base.scheduler_config, *arguments, Run(17, CPU, **settings),
+        attention_kwargs=attention_kwargs,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["DPM", "DDIM"])
@@ -149,9 +152,23 @@ def test_the_same_seed_twice_is_bit_identical(base, arguments, name):
     assert torch.equal(run(base, arguments, name), run(base, arguments, name))
 
 
-def test_the_generator_fixes_the_noise_of_the_steps(base, arguments):
-    other = run(base, arguments, generator=torch.Generator().manual_seed(43))
-    assert not torch.equal(run(base, arguments), other)
+def test_the_seed_fixes_the_noise_of_the_steps(base, arguments):
+    assert not torch.equal(run(base, arguments), run(base, arguments, seed=43))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_video_in_a_batch_is_the_one_made_alone(base, arguments, name):
+    noise, image_latents, prompt, negative = arguments
+    other = noise.flip(2), image_latents * 0.5, prompt.flip(1), negative
+    both = [torch.cat(pair) for pair in zip(arguments, other, strict=True)]
+    first, second = run(base, both, name, seed=(42, 7)).split(1)
+    torch.testing.assert_close(first, run(base, arguments, name), rtol=0, atol=1e-4)
+    torch.testing.assert_close(second, run(base, other, name, seed=7), rtol=0, atol=1e-4)
+
+
+def test_as_many_seeds_as_videos_are_needed(base, arguments):
+    with pytest.raises(SettingError, match="2 seeds given for 1 videos"):
+        run(base, arguments, seed=(1, 2))
 
 
 def test_the_global_random_state_neither_matters_nor_changes(base, arguments):

@@ -5,8 +5,9 @@ import torch
 from small_models import make_fae, make_refadapter
 
 from flexiact_core.cogvideox.model import Posterior
+from flexiact_core.cogvideox.sampling import Run
 from flexiact_core.errors import FileError, SettingError
-from flexiact_core.flexiact.bias import MotionBias
+from flexiact_core.flexiact.bias import PAPER_BIAS, MotionBias
 from flexiact_core.flexiact.fae import load_fae
 from flexiact_core.flexiact.refadapter import load_refadapter
 from flexiact_core.flexiact.transfer import transfer_action
@@ -37,19 +38,9 @@ def inputs(base):
     return Posterior(mean, torch.full_like(mean, 0.2)), text[0], text[1]
 
 
-def transfer(base, inputs, **settings):
-    defaults = {
-        "faes": [],
-        "adapters": [],
-        "bias": MotionBias(),
-        "num_frames": 17,
-        "steps": 4,
-        "cfg": 6.0,
-        "scheduler": "DPM",
-        "seed": 42,
-        "device": torch.device("cpu"),
-    }
-    return transfer_action(base, *inputs, **defaults | settings)
+def transfer(base, inputs, faes=(), adapters=(), bias=PAPER_BIAS, **settings):
+    run = Run(**{"num_frames": 17, "device": torch.device("cpu"), "steps": 4, "seed": 42} | settings)
+    return transfer_action(base, *inputs, run, faes=faes, adapters=adapters, bias=bias)
 
 
 @pytest.mark.parametrize("scheduler", ["DPM", "DDIM"])
@@ -137,3 +128,14 @@ def test_files_of_another_base_are_refused_before_any_work(tmp_path, base, input
 def test_impossible_steps_are_refused(base, inputs, steps):
     with pytest.raises(SettingError, match=f"steps {steps}"):
         transfer(base, inputs, steps=steps)
+
+
+def test_pictures_side_by_side_become_the_videos_they_become_alone(base, inputs, kick, adapter):
+    picture, prompt, negative = inputs
+    other = Posterior(picture.mean.flip(3), picture.std), prompt.flip(1), negative
+    both = Posterior(*(torch.cat(pair) for pair in ((picture.mean, other[0].mean), (picture.std, picture.std))))
+    words = [torch.cat(pair) for pair in zip(inputs[1:], other[1:], strict=True)]
+    settings = {"faes": [(kick, 1.0)], "adapters": [(adapter, 0.7)]}
+    first, second = transfer(base, (both, *words), seed=(42, 7), **settings).split(1)
+    torch.testing.assert_close(first, transfer(base, inputs, **settings), rtol=0, atol=1e-4)
+    torch.testing.assert_close(second, transfer(base, other, seed=7, **settings), rtol=0, atol=1e-4)

@@ -68,7 +68,7 @@ def test_the_subject_keeps_its_colour_and_the_background_stays(world):
 
 def transfer(base, faes, seed):
     from flexiact_core.cogvideox.model import encode_pixels, encode_prompt
-    from flexiact_core.flexiact.bias import MotionBias
+    from flexiact_core.cogvideox.sampling import Run
     from flexiact_core.flexiact.transfer import transfer_action
     from flexiact_core.video import to_model_pixels
 
@@ -76,10 +76,7 @@ def transfer(base, faes, seed):
     example = shipped.example("slide")
     words = encode_prompt(base.text_encoder, base.tokenizer, example.caption, 16, cpu)
     picture = encode_pixels(base.vae, to_model_pixels(torch.from_numpy(example.image[None])), cpu)
-    return transfer_action(
-        base, picture, words, words, faes=faes, adapters=[], bias=MotionBias(), num_frames=17, steps=4, cfg=1.0,
-        scheduler="DPM", seed=seed, device=cpu,
-    )  # fmt: skip
+    return transfer_action(base, picture, words, words, Run(17, cpu, steps=4, cfg=1.0, seed=seed), faes=faes)
 
 
 @pytest.fixture(scope="module")
