@@ -45,7 +45,7 @@ def has_released_names(names: Iterable[str]) -> bool:
     return _MARK in set(names)
 
 
-def diffusers_names(names: Iterable[str]) -> dict[str, str]:
+def diffusers_names(names: Iterable[str], file: str = "file") -> dict[str, str]:
     """The diffusers name of each released name; LoRA matrices get peft's names, `...to_q.lora_A.weight`.
 
     Raises FileError naming the first few that no rule knows: the file is of another model.
@@ -61,18 +61,18 @@ def diffusers_names(names: Iterable[str]) -> dict[str, str]:
             renamed[name] = _inside(places[place], name[len(place) :])
     if unknown:
         raise FileError(
-            f"{len(unknown)} keys are of no video UNet of ModelScope's kind ({', '.join(unknown[:3])}). "
+            f"{file}: {len(unknown)} keys are of no video UNet of ModelScope's kind ({', '.join(unknown[:3])}). "
             "AMG needs non_ema_0640000.pth, or a ModelScope text-to-video base."
         )
     return renamed
 
 
-def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_diffusers(state: Mapping[str, Tensor], file: str = "file") -> dict[str, Tensor]:
     """The tensors under diffusers' names. Temporal projections, 1x1 convolutions [o, i, 1], become matrices [o, i].
 
     Raises FileError as diffusers_names does.
     """
-    renamed = diffusers_names(state)
+    renamed = diffusers_names(state, file)
     return {renamed[name]: _as_matrix(renamed[name], tensor) for name, tensor in state.items()}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +15,11 @@ from ..weight_files import check_keys, read_metadata, read_tensor, read_tensors,
 from .keys import has_released_names, to_diffusers
 from .model import AMG, CONV_IN, INPUT_CHANNELS, LATENT_CHANNELS, Adapter, describe_unet, empty_unet, lora_shapes
 from .model import widen_input as widen
-from .parts import has_parts, load_parts, read_folder
+from .parts import has_parts, load_parts, read_folder, read_json
 
 FAMILY = "amg adapter"
+# Parts of a UNet's config that its tensors' shapes do not tell; released values without a config.
+UNTOLD = ("norm_num_groups", "norm_eps", "act_fn", "mid_block_scale_factor", "downsample_padding")
 NEEDED = "AMG needs non_ema_0640000.pth, or a ModelScope text-to-video base as a start for training."
 
 
@@ -38,8 +42,8 @@ def load_amg(
     Raises FileError if a file is missing, damaged, unsafe or of another model.
     """
     source = Path(source)
-    state = read_unet(source, max_bytes)
-    unet, lora = build_unet(source.name, state, dtype)
+    config = read_json(source / "unet" / "config.json") if source.is_dir() else {}
+    unet, lora = build_unet(source.name, read_unet(source, max_bytes), dtype, config)
     reads_avatar = bool(unet.conv_in.weight[:, LATENT_CHANNELS:].any())
     if adapter is not None:
         learned = load_adapter(adapter)
@@ -71,20 +75,23 @@ def read_unet(source: Path, max_bytes: int | None = None) -> dict[str, Tensor]:
     return read_folder(source / "unet")
 
 
-def build_unet(name: str, state: Mapping[str, Tensor], dtype: torch.dtype):
+def build_unet(
+    name: str, state: Mapping[str, Tensor], dtype: torch.dtype, stored: Mapping[str, Any] = MappingProxyType({})
+):
     """The UNet with eight input channels, and its LoRA by peft's names (empty if it has none).
 
-    state is under released or diffusers names. A base that reads four channels is widened; the avatar counts 0.
+    state is under released or diffusers names; stored is a diffusers config, for what shapes do not tell. A base that
+    reads four channels is widened; the avatar counts 0.
     Raises FileError naming the first keys that are missing, unexpected or of another shape.
     """
     if CONV_IN[0] in state and len(state) <= len(CONV_IN) + sum(".lora_" in key for key in state):
         raise FileError(f"{name}: this is an adapter, without the base it goes with. Choose it under 'adapter'.")
     if has_released_names(state):
-        state = to_diffusers(state)
+        state = to_diffusers(state, name)
     base = {key: value for key, value in state.items() if ".lora_" not in key}
     lora = {key: value for key, value in state.items() if ".lora_" in key}
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    config = _describe(name, {key: shapes[key] for key in base})
+    config = _describe(name, {key: shapes[key] for key in base}, stored)
     if config["in_channels"] == LATENT_CHANNELS:
         base[CONV_IN[0]] = widen(base[CONV_IN[0]])
         config |= {"in_channels": INPUT_CHANNELS}
@@ -156,9 +163,9 @@ def check_text_width(name: str, width: int, unet) -> None:
         )
 
 
-def _describe(name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict:
+def _describe(name: str, shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, Any]) -> dict:
     try:
-        config = describe_unet(shapes)
+        config = {key: stored[key] for key in UNTOLD if key in stored} | describe_unet(shapes)
     except (FileError, ValueError, KeyError, IndexError) as error:
         reason = error if isinstance(error, FileError) else f"not a whole video UNet ({error}). {NEEDED}"
         raise FileError(f"{name}: {reason}") from error

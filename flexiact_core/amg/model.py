@@ -163,7 +163,9 @@ def inject_lora(unet, lora: Mapping[str, Tensor], rank: int = RANK, name: str = 
     if lora:
         rank = len(next(value for key, value in lora.items() if key.endswith("lora_A.weight")))
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights=True)
-    inject_adapter_in_model(config, twin, name)
+    # peft draws a start of its own, which is replaced, from the random numbers of everybody.
+    with torch.random.fork_rng(devices=[]):
+        inject_adapter_in_model(config, twin, name)
     state = dict(twin.named_parameters())
     for key, value in lora.items():
         target = state[key.removesuffix(".weight") + f".{name}.weight"]

@@ -62,3 +62,38 @@ def amg_golden() -> AMGGolden:
     if not (GOLDEN / "unet_io.safetensors").is_file():
         pytest.fail(f"no golden vectors in {GOLDEN}. Point AMG_GOLDEN at a folder that holds them.")
     return AMGGolden(GOLDEN)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """A small AMG with random weights. Shared: nothing may change it."""
+    from flexiact_core.amg.rehearsal import make_small_amg
+
+    return make_small_amg()
+
+
+@pytest.fixture(scope="session")
+def components(small, tmp_path_factory):
+    """A diffusers folder of text encoder, tokenizer and VAE, for the golden UNet's text of width 1024."""
+    from flexiact_core.amg.rehearsal import make_small_amg
+
+    wide = make_small_amg(text_width=1024)
+    folder = tmp_path_factory.mktemp("parts") / "sd21"
+    for name in ("text_encoder", "tokenizer", "vae"):
+        getattr(wide, name).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def released_file(amg_golden, tmp_path_factory):
+    """The golden weights in the layout of non_ema_0640000.pth."""
+    file = tmp_path_factory.mktemp("released") / "non_ema_0640000.pth"
+    moments = {index: {"exp_avg": torch.zeros(3)} for index in range(2)}
+    content = {
+        "state_dict": amg_golden.state,
+        "optimizer": {"state": moments},
+        "scaler": {"scale": 1.0},
+        "step": 640000,
+    }
+    torch.save(content, file)
+    return file
