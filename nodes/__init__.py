@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from . import cogvideox, flexiact
+from .avatars import PlaceAvatar, RenderAvatars
 from .cogvideox import FlexiActAcceleration, LoadCogVideoXI2V
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
 from .flexiact_clips import LoadReleasedAction, PrepareActionClips
@@ -22,6 +23,8 @@ NODE_CLASS_MAPPINGS = {
     "TrainRefAdapter": TrainRefAdapter,
     "LoadExampleAction": LoadExampleAction,
     "MeasureAction": MeasureAction,
+    "PlaceAvatar": PlaceAvatar,
+    "RenderAvatars": RenderAvatars,
 }
 
 # Folders under models/ that the pack reads; a new one is a row here. The small world's files come with the pack.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .avatar import Material
 from .camera import Camera
+from .colours import to_linear, to_srgb
 
 # Pairs looked at in one go: about 100 bytes each.
 CHUNK = 1 << 20
@@ -82,14 +83,14 @@ def draw(
     planes = _to_planes(mesh, triangles, pixels, _lit(mesh, normals, light), camera.orthographic, wide, high)
     nearest = _nearest(mesh, planes, wide, high)
     samples = (nearest >= 0).nonzero()[:, 0]
-    linear = _to_linear(torch.tensor(background, device=points.device))
+    linear = to_linear(torch.tensor(background, device=points.device))
     colours = linear.expand(wide * high, 3).clone()
     coverage = torch.zeros(wide * high, 1, device=points.device)
     if len(samples):
         coverage[samples] = 1.0
         colours[samples] = _shade(mesh, planes, nearest[samples], samples, wide)
     frame = _average(colours.reshape(high, wide, 3), antialias)
-    return _to_srgb(frame), _average(coverage.reshape(high, wide, 1), antialias)[..., 0]
+    return to_srgb(frame), _average(coverage.reshape(high, wide, 1), antialias)[..., 0]
 
 
 def is_inside(place: tuple[float, float, float], points: Tensor, faces: Tensor) -> bool:
@@ -286,7 +287,7 @@ def _shade(mesh: Mesh, planes: _Planes, which: Tensor, sample: Tensor, wide: int
     for index, entry in enumerate(mesh.materials):
         if entry.texture is not None:
             own = (planes.material[which] == index).nonzero()[:, 0]
-            colours[own] *= _to_linear(_texel(entry.texture, values[own, 3:])[:, :3] / 255)
+            colours[own] *= to_linear(_texel(entry.texture, values[own, 3:])[:, :3] / 255)
     return colours
 
 
@@ -307,15 +308,6 @@ def _texel(texture: Tensor, uvs: Tensor) -> Tensor:
 def _average(samples: Tensor, side: int) -> Tensor:
     parts = [samples[row::side, column::side] for row in range(side) for column in range(side)]
     return sum(parts[1:], parts[0]) / len(parts)
-
-
-def _to_linear(colours: Tensor) -> Tensor:
-    return torch.where(colours <= 0.04045, colours / 12.92, ((colours.clamp_min(0) + 0.055) / 1.055) ** 2.4)
-
-
-def _to_srgb(colours: Tensor) -> Tensor:
-    curved = 1.055 * colours.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(colours <= 0.0031308, colours * 12.92, curved).clamp(0, 1)
 
 
 def joined(meshes: list[Mesh]) -> Mesh:

@@ -17,6 +17,7 @@ from ..poses.sequence import PoseSequence
 from ..poses.skeletons import OPENPOSE18
 from .avatar import Avatar
 from .camera import Camera, framing_camera, move_camera
+from .colours import to_linear
 from .joints import NAMES, Body, find_body, place_joints, see_joints
 from .pose import joint_matrices, local_matrices, node_matrices, skin
 from .raster import Mesh, draw, is_inside, joined
@@ -84,20 +85,23 @@ def place_avatar(
     scale: float = 1.0,
     fit: bool = True,
     viewer: Sequence[Mapping] | None = None,
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0),
     **timing,
 ) -> Placement:
     """An avatar standing at x, z (metres; z towards the viewer), turned by `turn` degrees to its left about Y.
 
     fit makes it 1.7 m tall, feet on the ground, and stands up a model that lies on its back (Z up); then scale
     multiplies. viewer, ComfyUI's LOAD3D_MODEL_INFO, takes the place of fit: where the 3D viewer shows the model.
-    timing is Placement's start, speed, loop, tint. Raises SettingError for an unknown clip, and numbers not over 0.
+    tint, sRGB 0..1, multiplies its colours; timing is Placement's start, speed and loop.
+    Raises SettingError for an unknown clip, and for a scale or speed that is not over 0.
     """
     avatar.clip(clip)
     if not (math.isfinite(scale) and scale > 0 and timing.get("speed", 1.0) > 0):
         raise SettingError(f"{avatar.name}: scale and speed must be over 0; scale is {scale:g}.")
     placed = local_matrices(torch.tensor([x, 0.0, z]), _turned(math.radians(turn)), torch.full((3,), float(scale)))
     own = _viewer_matrix(viewer[0]) if viewer else _fitting(avatar) if fit else torch.eye(4)
-    return Placement(avatar, placed @ own, clip, **timing)
+    linear = tuple(to_linear(torch.tensor(tint)).tolist())
+    return Placement(avatar, placed @ own, clip, tint=linear, **timing)
 
 
 def render_scene(

@@ -51,3 +51,15 @@ def read_image(path: Path):
     except OSError as error:
         raise FileError(f"{path.name}: this picture cannot be read ({error}). Save it again.") from error
     return torch.from_numpy(np.array(picture)).float()[None] / 255
+
+
+def read_avatar(model_3d):
+    """The avatar in a FILE_3D value; what lies beside a .gltf on disk is read from its folder.
+
+    Raises FileError if it is no glTF, or cannot be drawn.
+    """
+    from ...flexiact_core.avatars import gltf
+
+    if model_3d.is_disk_backed:
+        return gltf.load_avatar(model_3d.get_source())
+    return gltf.read_avatar(model_3d.get_bytes(), f"model.{model_3d.format or 'glb'}")

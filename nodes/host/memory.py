@@ -40,6 +40,16 @@ def to_patcher(module, load_device, offload_device, float8_products: bool = Fals
     return comfy.model_patcher.CoreModelPatcher(holder, load_device=load_device, offload_device=offload_device)
 
 
+def drawing_device():
+    """The device that triangles are drawn on: ComfyUI's, if that is one of CUDA's kind, else the CPU."""
+    import comfy.model_management as memory
+    import torch
+
+    device = memory.get_torch_device()
+    # Others lack the reductions of whole numbers that decide which triangle is in front.
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
 @contextmanager
 def on_device(patcher, activation_bytes: int) -> Iterator:
     """Loads a part with room for `activation_bytes` beside it, and gives the device it runs on.
