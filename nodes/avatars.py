@@ -27,8 +27,8 @@ class PlaceAvatar(io.ComfyNode):
             display_name="Place Avatar",
             category="FlexiAct/avatars",
             description=(
-                "Puts a person into a scene: one of two that ship with the pack, or any skinned glTF or GLB model, doing one "
-                "of its clips. Chain several for several people."
+                "Puts a person into a scene: one of two that ship with the pack, or any skinned glTF or GLB model, "
+                "doing one of its clips. Chain several for several people."
             ),
             search_aliases=["3d avatar", "gltf animation", "glb", "character", "mixamo", "puppet", "amg"],
             inputs=[*cls._model_inputs(), *cls._place_inputs(), *cls._time_inputs()],
