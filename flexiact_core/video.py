@@ -57,19 +57,20 @@ def check_single_image(image: Tensor, name: str, smallest_px: int = 1) -> Tensor
     return image
 
 
-def fit_frames(frames: Tensor, width_px: int, height_px: int) -> Tensor:
+def fit_frames(frames: Tensor, width_px: int, height_px: int, *, pixel_aspect: float = 1.0) -> Tensor:
     """Frames (T, height_px, width_px, 3): scaled to cover the size with nothing stretched, then cut at the centre.
 
-    frames is (T, H, W, 3) in 0..1.
+    frames is (T, H, W, 3) in 0..1 or uint8, its pixels of width to height `pixel_aspect`.
     """
     _, height, width, _ = frames.shape
-    scale = max(width_px / width, height_px / height)
-    scaled_height, scaled_width = max(height_px, round(height * scale)), max(width_px, round(width * scale))
+    scale = max(width_px / (width * pixel_aspect), height_px / height)
+    scaled_height = max(height_px, round(height * scale))
+    scaled_width = max(width_px, round(width * pixel_aspect * scale))
     channels_first = frames.permute(0, 3, 1, 2)
     if (scaled_height, scaled_width) != (height, width):
         channels_first = F.interpolate(
             channels_first, (scaled_height, scaled_width), mode="bicubic", antialias=True
-        ).clamp(0, 1)
+        ).clamp(0, 255 if frames.dtype == torch.uint8 else 1)
     top, left = (scaled_height - height_px) // 2, (scaled_width - width_px) // 2
     return channels_first[..., top : top + height_px, left : left + width_px].permute(0, 2, 3, 1)
 

@@ -5,58 +5,74 @@ Shape letters: T frames, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .checks import check_number
 from .errors import FileError, SettingError
+from .shown_frames import check_source_size, hdr_kind, read_display, show_frame
 from .video import fit_frames
 from .weight_files import write_whole
 
-# At 8 fps and 1080p, a minute of frames is 3 GB.
 MAX_SECONDS = 60
+
+# A longer pause between two frames is a clock that was set anew, unless the frame before says that it lasts so long.
+MAX_PAUSE_SECONDS = 60
+MAX_PAUSE_SECONDS_BROADCAST = 10
+
+# Decoders hand out frames that are out of order by no more than this many.
+MAX_OUT_OF_ORDER = 3
 
 # Of a clip that stands for an action in a list.
 PREVIEW_SIDE_PX = 256
 PREVIEW_SECONDS = 6
 
 
-def read_video(source: Path | str | BytesIO, fps: float, start: float = 0.0, duration: float = 0.0) -> Tensor:
-    """Frames (T, H, W, 3), uint8, of a video file at `fps`: for each moment the frame nearest to it.
+def read_video(
+    source: Path | str | BytesIO,
+    fps: float,
+    start: float = 0.0,
+    duration: float = 0.0,
+    *,
+    size: tuple[int, int] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Tensor:
+    """Frames (T, H, W, 3), uint8, of a video file at `fps`, as a player shows them; at each moment the nearest one.
 
     Moments count from second `start`; duration 0 is to the end. Goes by the frames' own time stamps, so a variable
-    frame rate is read right, and by the rotation that phones note.
-    Raises FileError if the file cannot be read, SettingError if nothing or more than a minute would be used.
+    frame rate is read right; frames without any follow each other at the stream's rate, and so do those after a clock
+    that falls back or jumps. Turned, mirrored and in square pixels, transparent parts over white.
+    With a size, (width, height) in pixels, each frame is scaled to cover it and cut at the centre as it is decoded:
+    memory does not depend on the size of the source. Without one, frames come in their own size, up to that of HD.
+    on_note is called with a sentence where the frames differ from what a player shows (HDR, clocks).
+    Raises FileError if the file cannot be read or holds no video, SettingError if a number or a size cannot be used,
+    nothing is left, or more than a minute would be used.
     """
-    import av
-
-    name = Path(source).name if isinstance(source, str | Path) else "video"
-    wanted = max(1, round(duration * fps)) if duration else MAX_SECONDS * fps + 1
+    check_number("fps", fps, 0.01)
+    check_number("start", start, 0)
+    check_number("duration", duration, 0)
+    wanted = max(1, round(duration * fps)) if duration else int(MAX_SECONDS * fps) + 1
     frames: list[Tensor] = []
-    shown = None
-    try:
-        with av.open(source) as container:
-            if not container.streams.video:
-                raise FileError(f"{name}: no picture in it, only sound. Choose a video.")
-            for time, frame in _timed_frames(container):
-                # All moments that lie nearer to the last frame than to this one are the last one's.
-                while shown and len(frames) < wanted and start + len(frames) / fps < (shown[0] + time) / 2 - 1e-6:
-                    frames.append(_to_tensor(shown[1]))
-                if len(frames) >= wanted:
-                    break
-                shown = (time, frame)
-    except (av.FFmpegError, OSError) as error:
-        raise FileError(f"{name}: this video cannot be read ({error}). Choose or encode it again.") from error
-    if not frames:
-        raise SettingError(f"start {start:g} s: {name} ends before that. Start earlier.")
-    if len(frames) > MAX_SECONDS * fps:
-        raise SettingError(
-            f"{name}: more than {MAX_SECONDS} seconds would be used. Trim it: give start and duration in Prepare "
-            "Action Clips, or use a shorter video."
-        )
-    return torch.stack(frames)
+    end = 0.0
+    with _opened(source) as (name, container):
+        stream = _pick_stream(name, container)
+        display = None
+        for begin, end, frame in _timed_frames(container, stream, _noting(on_note, name)):
+            shown = None
+            while len(frames) < wanted and begin - 1e-6 <= start + len(frames) / fps < end - 1e-6:
+                if shown is None:
+                    display = display or read_display(stream, frame)
+                    shown = show_frame(frame, display, size)
+                    size = size or (shown.shape[1], shown.shape[0])
+                frames.append(shown)
+            if len(frames) >= wanted:
+                break
+    return _checked(name, frames, fps, start, end)
 
 
 def write_preview(path: Path, frames: Tensor, fps: int) -> Path:
@@ -88,22 +104,100 @@ def write_preview(path: Path, frames: Tensor, fps: int) -> Path:
         ) from error
 
 
-def _timed_frames(container):
-    # Seconds from the first frame, and the frame; at the end the moment that gives the last frame its due time.
-    stream = container.streams.video[0]
+@contextmanager
+def _opened(source: Path | str | BytesIO) -> Iterator[tuple]:
+    import av
+
+    in_memory = isinstance(source, BytesIO)
+    name = "video" if in_memory else Path(source).name
+    if not in_memory and not Path(source).is_file():
+        # A device or a pipe could be read without end.
+        raise FileError(f"{name}: no video file of that name is there. Choose another.")
+    try:
+        with nullcontext(source) if in_memory else Path(source).open("rb") as file:
+            file.seek(0)
+            # An opened file, and no protocol: what calls itself a video and is a list of addresses opens none of them.
+            with av.open(file, options={"protocol_whitelist": "none"}) as container:
+                yield name, container
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise FileError(f"{name}: this video cannot be read ({reason}). Choose or encode it again.") from error
+
+
+def _pick_stream(name: str, container):
+    from av.stream import Disposition
+
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    videos = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not videos:
+        found = "only sound with a cover" if container.streams.video else "only sound"
+        raise FileError(f"{name}: no video in it, {found}. Choose a video.")
+    stream = next((stream for stream in videos if stream.disposition & Disposition.default), videos[0])
+    check_source_size(stream.width, stream.height)
     stream.thread_type = "AUTO"
-    first = time = None
+    return stream
+
+
+def _timed_frames(container, stream, note: Callable[[str], None]) -> Iterator[tuple]:
+    # Each frame with the stretch of time in which no other is nearer: seconds from the first frame, begin and end.
+    waiting, begin = None, 0.0
+    for time, lasts, frame in _clocked_frames(container, stream, note):
+        if waiting is not None:
+            middle = (waiting[0] + time) / 2
+            yield begin, middle, waiting[2]
+            begin = middle
+        waiting = time, lasts, frame
+    if waiting is not None:
+        yield begin, max(begin, waiting[0] + waiting[1]), waiting[2]
+
+
+def _clocked_frames(container, stream, note: Callable[[str], None]) -> Iterator[tuple]:
+    # Each frame with its second from the first one on, which never falls back, and the seconds that it lasts.
+    from av.format import Flags
+
+    period = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    broadcast = container.format.flags & Flags.ts_discont.value
+    longest = MAX_PAUSE_SECONDS_BROADCAST if broadcast else MAX_PAUSE_SECONDS
+    time, lasts, offset = None, 0.0, None
     for frame in container.decode(stream):
-        first = frame.time or 0.0 if first is None else first
-        time = (frame.time or 0.0) - first
-        yield time, frame
-    if time is not None:
-        yield time + 2 / float(stream.average_rate or 1), None
+        if time is None and (hdr := hdr_kind(frame)):
+            note(
+                f"HDR ({hdr}). Its colours are taken as they are stored, paler than players show them; where that "
+                "matters, convert it to SDR first."
+            )
+        due = 0.0 if time is None else time + lasts
+        if frame.time is not None and offset is None:
+            offset = due - frame.time
+        stamped = due if frame.time is None else frame.time + offset
+        step = stamped - (time or 0.0)
+        if step < -MAX_OUT_OF_ORDER * period or step > max(longest, lasts + period):
+            note("its clock jumps; the frames after a jump follow those before it.")
+            offset, stamped = due - frame.time, due
+        time = max(stamped, time or 0.0)
+        lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else period
+        yield time, lasts, frame
 
 
-def _to_tensor(frame) -> Tensor:
-    import numpy as np
+def _checked(name: str, frames: list[Tensor], fps: float, start: float, end: float) -> Tensor:
+    if not end:
+        raise FileError(f"{name}: no frame in it. Choose another video, or encode it again.")
+    if not frames:
+        raise SettingError(f"start {start:g} s: {name} ends before that, after {end:.1f} s. Start earlier.")
+    if len(frames) > MAX_SECONDS * fps:
+        raise SettingError(
+            f"{name}: more than {MAX_SECONDS} seconds would be used. Trim it: give start and duration in Prepare "
+            "Action Clips, or use a shorter video."
+        )
+    return torch.stack(frames)
 
-    pixels = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, quarter_turns)))
+
+def _noting(on_note: Callable[[str], None] | None, name: str) -> Callable[[str], None]:
+    # Each note once, however often a clock jumps.
+    said = set()
+
+    def note(text: str) -> None:
+        if on_note is not None and text not in said:
+            said.add(text)
+            on_note(f"{name}: {text}")
+
+    return note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,4 +33,54 @@ def make_video(
                 frame.time_base = Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return Path(file)
+
+
+def write_frames(
+    file: Path,
+    frames: np.ndarray,
+    fps: int,
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    pixel_aspect: str = "1/1",
+    matrix: str | None = None,
+    transfer: int | None = None,
+    times_s: list[float] | None = None,
+    container_format: str | None = None,
+) -> Path:
+    """`file`, a video of uint8 frames (T, H, W, 3); at the moments times_s, seconds, if given.
+
+    matrix is that of RGB to YUV ('ITU709', 'ITU601'), and is not noted in the file; transfer, a number of ITU-T H.273,
+    is.
+    """
+    import av
+
+    with av.open(str(file), "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=fps, options={"crf": "4"} if codec == "libx264" else {})
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pix_fmt
+        stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect)
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
+        if times_s:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format=pix_fmt, dst_colorspace=matrix)
+            if transfer is not None:
+                frame.color_trc = transfer
+            frame.colorspace = 2
+            frame.pts = round(times_s[index] * 1000) if times_s else index
+            frame.time_base = Fraction(1, 1000) if times_s else Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return Path(file)
+
+
+def set_display_matrix(file: Path, a: float, b: float, c: float, d: float) -> Path:
+    """`file`, an .mp4 of one track, with this display matrix: the pixel (x, y) is shown at (a x + c y, b x + d y)."""
+    content = bytearray(Path(file).read_bytes())
+    start = content.index(b"tkhd") + 44
+    rows = (a, b, 0, c, d, 0, 0, 0, 1 << 14)
+    content[start : start + 36] = struct.pack(">9i", *(round(value * 65536) for value in rows))
+    Path(file).write_bytes(content)
     return Path(file)
