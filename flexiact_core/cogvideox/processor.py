@@ -6,7 +6,9 @@ Shape letters: B batch, H heads, S text tokens, N video tokens, D width, d head 
 from __future__ import annotations
 
 import inspect
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from einops import rearrange
@@ -23,6 +25,17 @@ class LayerAddition(Protocol):
     def at(self, layer: int) -> Tensor:
         """(1 or B, N, D) for this layer; layers are asked for in their order."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioned:
+    """A transformer made ready for what acts on it in a run, and what its attention is then told at each timestep.
+
+    kwargs gives the attention processors' named arguments at a timestep (999..0).
+    """
+
+    transformer: Any
+    kwargs: Callable[[int], dict[str, Any]] = lambda timestep: {}
 
 
 class VideoAttention:

@@ -30,6 +30,20 @@ def check_takes_poses(transformer) -> None:
         )
 
 
+def check_strength(strength: float) -> None:
+    """Passes for a strength in 0..2. Raises SettingError otherwise."""
+    if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
+        raise SettingError(f"pose strength {strength}: between {STRENGTHS[0]:g} and {STRENGTHS[1]:g} are possible.")
+
+
+def check_window(start_percent: float, end_percent: float) -> None:
+    """Passes if 0 <= start < end <= 100. Raises SettingError otherwise."""
+    if not 0 <= start_percent < end_percent <= 100:
+        raise SettingError(
+            f"pose start {start_percent:g} and end {end_percent:g}: percent of the steps, the start before the end."
+        )
+
+
 def pose_tokens(transformer, pose_latents: Tensor) -> Tensor:
     """Tokens (B, N, D) of pose latents (B, L, C, h, w), scaled as the video's are, through the patches of the video.
 
@@ -89,10 +103,9 @@ def pose_kwargs(
     """For each timestep (999..0), the named arguments that carry the poses to attention.
 
     tokens are those of pose_tokens(). None of them where strength is 0 or the timestep is not among `active`.
-    Raises SettingError if strength is not in 0..2.
+    Raises SettingError as check_strength() does.
     """
-    if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
-        raise SettingError(f"pose strength {strength}: between {STRENGTHS[0]:g} and {STRENGTHS[1]:g} are possible.")
+    check_strength(strength)
     blocks = transformer.transformer_blocks
 
     def at(timestep: int) -> dict[str, Any]:
@@ -107,11 +120,8 @@ def pose_kwargs(
 def steps_between(timesteps: list[int], start_percent: float, end_percent: float) -> frozenset[int]:
     """The timesteps of a run's steps from start_percent on and before end_percent of it; 0 and 100 are all.
 
-    Raises SettingError if the percentages are not 0 <= start < end <= 100.
+    Raises SettingError as check_window() does.
     """
-    if not 0 <= start_percent < end_percent <= 100:
-        raise SettingError(
-            f"pose start {start_percent:g} and end {end_percent:g}: percent of the steps, the start before the end."
-        )
+    check_window(start_percent, end_percent)
     share = {timestep: 100 * index / len(timesteps) for index, timestep in enumerate(timesteps)}
     return frozenset(timestep for timestep, percent in share.items() if start_percent <= percent < end_percent)

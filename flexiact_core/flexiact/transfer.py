@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..cogvideox.model import CogVideoXI2V, Posterior
+from ..cogvideox.processor import Conditioned
 from ..cogvideox.sampling import Run, sample, start_latents
+from ..errors import FileError
 from .bias import PAPER_BIAS, MotionBias
 from .fae import FAE, check_fae
 from .processor import motion_kwargs, project_motion, with_motion_attention
@@ -39,14 +41,12 @@ def transfer_action(
     Raises SettingError and FileError as sample(), check_fae() and check_refadapter() do.
     Source: FlexiAct section 3.
     """
-    for fae, _ in faes:
-        check_fae(fae, base.transformer)
-    noise, condition, generators = start_latents(base, image, run)
+    check_takes_no_poses(base)
     device, dtype = run.device, base.dtype
-    transformer = with_refadapters(base.transformer, adapters, device, dtype)
-    motion = project_motion(transformer, [(fae.tokens.to(device, dtype), strength) for fae, strength in faes])
+    conditioned = condition_on_actions(base, device, faes=faes, adapters=adapters, bias=bias, on_share=on_share)
+    noise, condition, generators = start_latents(base, image, run)
     latents = sample(
-        with_motion_attention(transformer),
+        conditioned.transformer,
         base.scheduler_config,
         noise,
         condition,
@@ -54,6 +54,36 @@ def transfer_action(
         negative_embeds.to(device, dtype),
         run,
         generators=generators,
-        attention_kwargs=motion_kwargs(motion, bias, on_share),
+        attention_kwargs=conditioned.kwargs,
     )
     return latents[:, base.family.count_padding(run.num_frames) :]
+
+
+@torch.no_grad()
+def condition_on_actions(
+    base: CogVideoXI2V,
+    device: torch.device,
+    *,
+    faes: Sequence[tuple[FAE, float]] = (),
+    adapters: Sequence[tuple[RefAdapter, float]] = (),
+    bias: MotionBias = PAPER_BIAS,
+    on_share: Callable[[int, Tensor], None] | None = None,
+) -> Conditioned:
+    """The base's transformer, which is on `device`, ready for the actions; also for a run that more acts on.
+
+    The arguments are those of transfer_action(). Raises FileError if an action or adapter is of another base.
+    """
+    for fae, _ in faes:
+        check_fae(fae, base.transformer)
+    transformer = with_refadapters(base.transformer, adapters, device, base.dtype)
+    motion = project_motion(transformer, [(fae.tokens.to(device, base.dtype), strength) for fae, strength in faes])
+    return Conditioned(with_motion_attention(transformer), motion_kwargs(motion, bias, on_share))
+
+
+def check_takes_no_poses(base: CogVideoXI2V) -> None:
+    """Passes for a base that was trained without poses. Raises FileError otherwise, naming the node to use."""
+    if base.family.pose_norms:
+        raise FileError(
+            f"This base is {base.family.name}: it was trained with poses in every step. Use DynamiCtrl Sampler, which "
+            "takes the action too."
+        )
