@@ -1,0 +1,94 @@
+"""What a running node shows, and Cancel."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+progress = pytest.importorskip("flexiact_pack.nodes.host.progress", reason="needs ComfyUI: run `make test`")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What the bar was told, and the lines of text, in order."""
+    bar, lines = [], []
+    monkeypatch.setattr(progress, "show", lines.append)
+
+    def set_progress(value, most, preview_image=None):
+        bar.append((value, most, preview_image))
+
+    server = SimpleNamespace(execution=SimpleNamespace(set_progress=set_progress))
+    monkeypatch.setattr(progress, "ComfyAPISync", lambda: server)
+    return bar, lines
+
+
+@pytest.fixture
+def cancelled():
+    import comfy.model_management as memory
+
+    memory.interrupt_current_processing()
+    yield
+    memory.interrupt_current_processing(False)
+
+
+def test_a_step_is_shown_with_its_picture_eight_times_as_large(shown):
+    picture = torch.tensor([[[0.0, 0.5, 1.0], [1.0, 0.0, 0.0]]])
+    progress.Progress(5).step(2, picture)
+    (value, most, image) = shown[0][0]
+    assert (value, most, image.size) == (2, 5, (16, 8))
+    assert np.abs(np.asarray(image)[4, 1].astype(int) - [0, 128, 255]).max() <= 20
+
+
+def test_cancel_ends_a_run_at_its_next_step(shown, cancelled):
+    with pytest.raises(progress.interrupt()):
+        progress.Progress(5).step(1)
+    assert shown[0] == []
+
+
+def test_cancel_ends_a_training_at_its_next_step(shown, cancelled):
+    with pytest.raises(progress.interrupt()):
+        progress.TrainingProgress(5, done=0).step(1, 0.5)
+
+
+def test_a_training_says_step_loss_speed_and_time_left(shown, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    report = progress.TrainingProgress(200, done=100)
+    now = 110.0
+    report.step(105, 0.25)
+    assert shown[1] == ["step 105/200  loss 0.250  2.00 s/step  3 min 10 s left"]
+    assert shown[0][-1][2] is not None, "the loss curve"
+    now = 110.5
+    report.step(106, 0.75)
+    # Within the same second the bar alone moves.
+    assert len(shown[1]) == 1 and shown[0][-1] == (106, 200, None)
+    now = 112.0
+    report.step(107, 0.5)
+    assert "loss 0.500" in shown[1][-1], "the mean of the last steps"
+
+
+def test_the_last_step_is_always_said(shown):
+    report = progress.TrainingProgress(2, done=0)
+    report.step(1, 1.0)
+    report.step(2, 1.0)
+    assert shown[1][-1].startswith("step 2/2")
+
+
+def test_a_sample_takes_the_place_of_the_curve(shown):
+    report = progress.TrainingProgress(2, done=0)
+    report.show_sample(torch.ones(5, 8, 8, 3))
+    report.step(2, 1.0)
+    assert np.asarray(shown[0][-1][2]).mean() > 150
+
+
+def test_text_goes_nowhere_where_no_node_runs():
+    progress.say("nobody hears this")
+
+
+def test_an_output_that_was_not_asked_for_stops_what_is_connected():
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    assert isinstance(progress.nothing(), ExecutionBlocker) and progress.nothing().message is None

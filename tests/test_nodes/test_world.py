@@ -1,0 +1,41 @@
+"""The small world's nodes: example inputs with a known truth, and the measure of a video against it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+world = pytest.importorskip("flexiact_pack.nodes.world", reason="needs ComfyUI: run `make test`")
+
+from flexiact_core.world.shipped import example as example_of  # noqa: E402
+
+
+def example(target=0, action="jump"):
+    return world.LoadExampleAction.execute(target, action).args
+
+
+def test_an_example_is_the_worlds_own():
+    image, prompt, reference, caption, truth = example(3, "spin")
+    expected = example_of("spin", 3)
+    np.testing.assert_allclose(image[0].numpy(), expected.image)
+    components = reference.get_components()
+    np.testing.assert_allclose(components.images.numpy(), expected.reference)
+    assert components.frame_rate == 8 and len(components.images) == 17
+    assert (prompt, caption, truth[1]) == (expected.caption, expected.reference_caption, "spin")
+    assert "spin" not in prompt and "spin" not in caption
+
+
+@pytest.mark.parametrize("action", ["jump", "grow"])
+def test_the_true_video_is_measured_as_true_and_a_still_one_as_nothing(action):
+    from flexiact_core.world.render import render_clip
+
+    image, *_, truth = example(1, action)
+    scene, _ = truth
+    moving = torch.from_numpy(render_clip(scene, action).frames)
+    picture, slope, nearest = world.MeasureAction.execute(moving, truth).args
+    assert slope == pytest.approx(1, abs=0.05) and nearest == action
+    assert picture.ndim == 4 and picture.shape[-1] == 3
+    still = image.expand(17, -1, -1, -1)
+    _, slope, _ = world.MeasureAction.execute(still, truth).args
+    assert slope == pytest.approx(0, abs=0.05)
