@@ -36,6 +36,6 @@ def test_inputs_of_one_name_have_one_type_in_all_nodes():
     for node in nodes.NODE_CLASS_MAPPINGS.values():
         for item in node.define_schema().inputs:
             types.setdefault(item.id, set()).add(item.get_io_type())
-    said_once = ("model", "seed", "steps", "cfg", "prompt", "negative_prompt", "caption", "crops", "width", "height",
+    said_once = ("seed", "steps", "cfg", "prompt", "negative_prompt", "caption", "crops", "width", "height",
                  "num_frames", "scheduler", "learning_rate", "batch_size", "name", "resume")  # fmt: skip
     assert {name: kinds for name, kinds in types.items() if name in said_once and len(kinds) > 1} == {}
