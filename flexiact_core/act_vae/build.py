@@ -34,8 +34,9 @@ def build_model(steps: int = 8000, judge_steps: int = 3000, seed: int = 0, repor
     # The learning rate falls in three parts, each of which goes on from the last.
     for part, (share, rate) in enumerate(((0.5, 2e-3), (0.3, 6e-4), (0.2, 2e-4))):
         state = fit_action_poses(
-            _draw, num_actions=len(ACTIONS), latent=LATENT, steps=max(1, round(steps * share)), learning_rate=rate,
-            batch_size=64, seed=seed + part, device=torch.device("cpu"), recipe=RECIPE, start_from=model,
+            draw_lessons, num_actions=len(ACTIONS), latent=LATENT, steps=max(1, round(steps * share)),
+            learning_rate=rate, batch_size=64, seed=seed + part, device=torch.device("cpu"), recipe=RECIPE,
+            start_from=model,
             on_step=lambda step, loss, _: step % 500 == 0 and report(f"poses {step}: loss {loss:.2f}"),
         )  # fmt: skip
         model = predictor_of(state)
@@ -51,7 +52,8 @@ def measure(model: ACTVAE, num_clips: int = 2000) -> dict[str, dict]:
     return found
 
 
-def _draw(count: int, generator: torch.Generator):
+def draw_lessons(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """So many clips to learn from, (count, STEPS + 2, 26), and their actions."""
     clips = draw_figures(count, STEPS + 2, generator, neutral=NEUTRAL, crossed=CROSSED)
     return clips.poses, clips.action
 

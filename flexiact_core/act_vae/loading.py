@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FileError
-from ..weight_files import PICKLE_SUFFIXES, check_keys, mentions, read_metadata, read_tensors, write_tensors
+from ..pickles import PICKLE_SUFFIXES
+from ..weight_files import check_keys, mentions, read_metadata, read_tensors, write_tensors
+from .figures import ACTIONS
 from .judge import PoseJudge
 from .model import NUM_JOINTS, PENN_ACTIONS, POSE_WIDTH, RELEASED_STEPS, ActionPoses
 from .pose_to_image import PoseCritic, PoseToImage
@@ -62,6 +64,18 @@ def find_models(root: Path) -> dict[str, Path]:
             single += [path for path in pickles if mentions(path, b"rnn.weight_ih_l0")]
         found |= {path.relative_to(root).as_posix(): path for path in single}
     return dict(sorted(found.items()))
+
+
+def known_actions(paths: Iterable[Path]) -> list[str]:
+    """Names of the figures' actions, of the released ones, and of those that files of ours say they have."""
+    names = [*ACTIONS, *PENN_ACTIONS]
+    for path in paths:
+        try:
+            names += _named_in(read_metadata(path)) if path.is_file() else ()
+        except FileError:
+            # A list shows what can be read; loading says what is wrong.
+            continue
+    return list(dict.fromkeys(names))
 
 
 def load_act_vae(path: Path) -> ACTVAE:
@@ -181,14 +195,25 @@ def _from_one_file(path: Path) -> ACTVAE:
         raise FileError(f"{path.name}: one part alone. Choose the folder that holds {POSES} and {LATENTS}.")
     judge = {key[len(JUDGE_PREFIX) :]: value for key, value in tensors.items() if key.startswith(JUDGE_PREFIX)}
     try:
-        actions = tuple(map(str, json.loads(about["actions"]))) if "actions" in about else None
+        actions = _named_in(about) or None
         steps, margin = int(about.get("steps", RELEASED_STEPS)), float(about.get("margin", RELEASED_MARGIN))
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise FileError(f"{path.name}: what it says of itself cannot be read ({error}). Get the file again.") from error
     return make_model(
         {kind: state for kind, state in parts.items() if state},
         actions=actions, steps=steps, margin=margin, judge=judge or None, name=path.stem,
     )  # fmt: skip
+
+
+def _named_in(about: Mapping[str, str]) -> tuple[str, ...]:
+    """The actions that a file's metadata names. Raises FileError if they are no list."""
+    try:
+        names = json.loads(about.get("actions", "[]"))
+    except ValueError as error:
+        raise FileError(f"actions: no list of names ({error}). Get the file again from where it is from.") from error
+    if not isinstance(names, list):
+        raise FileError("actions: no list of names. Get the file again from where it is from.")
+    return tuple(map(str, names))
 
 
 def _beside(path: Path) -> list[Path]:

@@ -35,16 +35,19 @@ class PictureClip:
 
 
 def fit_picture(image: Tensor, box: Tensor, side: int = SIDE_PX) -> Tensor:
-    """The box (4,) of a picture (H, W, 3) in 0..1 as (3, S, S) in -1..1, on a border of the released colour.
+    """The box (4,) of a picture (H, W, 3 or 4) in 0..1 as (3, S, S) in -1..1, on a border of the released colour.
 
-    A box that reaches out of the picture is filled with that colour. Raises ShapeError if nothing of it is inside.
+    Where the box reaches out of the picture, or the picture is transparent, that colour is seen.
+    Raises ShapeError if nothing of the box is inside.
     """
     height, width = image.shape[:2]
     left, top, right, bottom = (int(round(float(edge))) for edge in box)
-    inside = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0), :3]
+    inside = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     if not inside.numel():
         raise ShapeError(f"picture: the person's box lies outside its {width}x{height} pixels. Give its own pose.")
     colour = image.new_tensor(BORDER_COLOUR) / 255
+    if inside.shape[-1] == 4:
+        inside = torch.lerp(colour.expand_as(inside[..., :3]), inside[..., :3], inside[..., 3:])
     cut = colour.expand(bottom - top, right - left, 3).clone()
     cut[max(-top, 0) :, max(-left, 0) :][: len(inside), : inside.shape[1]] = inside
     scale = side / max(cut.shape[:2])

@@ -5,7 +5,7 @@ Shape letters: T poses, H W height and width in pixels, S side of P2I's pictures
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,9 @@ from .predict import action_number
 from .source import SourcePose, complete_pose
 
 MOST_AT_ONCE = 8
+STRIP_FRAMES = 9
+# Thirteen joints without hands and face, and small: thicker than the release draws whole bodies.
+THICK = Look(stroke=24)
 
 
 def render_poses(
@@ -36,21 +39,17 @@ def render_poses(
     device: torch.device | str = "cpu",
     on_done: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Frames (T, 128, 128, 3) in 0..1 of a person's picture (1, H, W, 3) in the poses of one person.
+    """Frames (T, 128, 128, 3) in 0..1 of a person's picture (1, H, W, 3 or 4) in the poses of one person.
 
     source is the person's pose in the picture; poses and source are scaled from their canvases to the picture's size.
     One box holds all of them. on_done is called with how many frames are done.
     Raises SettingError if the model has no P2I or not this action, ShapeError if a frame has no person.
     """
-    if model.generator is None:
-        raise SettingError(
-            f"{model.name or 'this model'} has no pose-to-image network. Put the release's generator.pt beside "
-            "im_encode_content.pt, or train one."
-        )
+    check_painter(model)
     number = action_number(model, action)
     height, width = image.shape[1:3]
     own = source.points * _scale(source.canvas, width, height)
-    wanted = _joints_of(poses) * _scale(poses.canvas, width, height)
+    wanted = joints_of(poses) * _scale(poses.canvas, width, height)
     box = grow_box(person_box(torch.cat([own[None], wanted]).flatten(0, 1)), model.margin)
     picture = fit_picture(image[0], box).to(device)
     maps = draw_heat_maps(to_box(torch.cat([own[None], wanted]), box).to(device))
@@ -73,8 +72,7 @@ def compare_row(model: ACTVAE, clip: PictureClip, seed: int = 0, device: torch.d
 
     Raises SettingError if the model has no P2I or not the clip's action.
     """
-    if model.generator is None:
-        raise SettingError(f"{model.name or 'this model'} has no pose-to-image network to show.")
+    check_painter(model)
     if clip.action >= len(model.actions):
         raise SettingError(f"the row's action {clip.action}: this model has {len(model.actions)} actions.")
     steps, action = model.steps, torch.tensor([clip.action], device=device)
@@ -86,18 +84,34 @@ def compare_row(model: ACTVAE, clip: PictureClip, seed: int = 0, device: torch.d
             clip.pictures[:1].expand(steps, -1, -1, -1).to(device), maps[:1].expand(steps, -1, -1, -1), maps[1:],
             action.expand(steps),
         )  # fmt: skip
-    square = from_box(poses.cpu().unflatten(-1, (NUM_JOINTS, 2)), torch.tensor([0.0, 0.0, SIDE_PX, SIDE_PX]))
-    drawn = draw_poses(on_square(square), look=Look(stroke=24))
+    drawn = draw_square(poses.cpu())
     return tile_videos([to_frames(clip.pictures[1 : steps + 1]), drawn, to_frames(made)], steps, SIDE_PX)
 
 
-def on_square(points: Tensor) -> PoseSequence:
-    """Joints (T, 13, 2) in pixels of P2I's square as poses."""
-    return PoseSequence(points[:, None], torch.ones(len(points), 1, NUM_JOINTS), (SIDE_PX, SIDE_PX), 8.0, PENN13)
+def check_painter(model: ACTVAE) -> None:
+    """Nothing, if a model can draw pictures. Raises SettingError if its files hold no P2I."""
+    if model.generator is None:
+        raise SettingError(
+            f"{model.name or 'this model'} has no pose-to-image network. Put the release's generator.pt beside "
+            "im_encode_content.pt, or train one."
+        )
 
 
-def _joints_of(poses: PoseSequence) -> Tensor:
-    """The joints (T, 13, 2) of the first person, completed frame by frame."""
+def draw_square(poses: Tensor) -> Tensor:
+    """Frames (T, 128, 128, 3) in 0..1 of poses (T, 26) in -1..1, drawn."""
+    points = from_box(poses.unflatten(-1, (NUM_JOINTS, 2)), poses.new_tensor([0.0, 0.0, SIDE_PX, SIDE_PX]))
+    scores = torch.ones(len(points), 1, NUM_JOINTS)
+    return draw_poses(PoseSequence(points[:, None], scores, (SIDE_PX, SIDE_PX), 8.0, PENN13), look=THICK)
+
+
+def draw_variants(variants: Sequence[PoseSequence]) -> tuple[list[Tensor], Tensor]:
+    """The frames (T, H, W, 3) in 0..1 of each variant, drawn on its canvas, and a few of each in rows (1, H, W, 3)."""
+    drawn = [draw_poses(clip, look=THICK) for clip in variants]
+    return drawn, tile_videos(drawn, min(STRIP_FRAMES, len(drawn[0])))
+
+
+def joints_of(poses: PoseSequence) -> Tensor:
+    """The 13 joints (T, 13, 2) of the first person, completed. Raises ShapeError for a frame that lacks too many."""
     chosen = to_layout(poses, PENN13)
     joints = []
     for frame in range(chosen.num_frames):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
+from ..poses.keypoints import read_openpose
 from ..poses.people import choose_person
 from ..poses.sequence import PoseSequence, check_poses, take_frames
 from ..poses.skeletons import LAYOUTS, PENN13, to_layout
@@ -32,6 +33,16 @@ class SourcePose:
     points: Tensor
     canvas: tuple[int, int]
     notes: tuple[str, ...] = ()
+
+
+def read_source(value, person: str = "largest", canvas: tuple[int, int] = (512, 512)) -> SourcePose:
+    """The source pose of a POSE_KEYPOINT value; of None, a standing figure on a canvas (width, height).
+
+    person is as in choose_person(), a number as text. Raises ShapeError and SettingError as source_pose() does.
+    """
+    if value is None:
+        return standing_source(*canvas)
+    return source_pose(read_openpose(value, 8.0, "pose"), int(person) if person.isdigit() else person)
 
 
 def standing_source(width_px: int, height_px: int) -> SourcePose:
