@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_models import make_base, make_fae, make_refadapter
+from small_models import make_base, make_fae, make_refadapter, weights_of
 
 
 def test_every_parameter_is_non_zero_and_follows_from_the_seed(tmp_path):
     first, again, other = (make_base(tmp_path / str(i), seed=seed) for i, seed in enumerate((0, 0, 5)))
     for part in ("transformer", "vae", "text_encoder"):
-        file = next((first / part).glob("*.safetensors")).relative_to(first)
-        states = [load_file(folder / file) for folder in (first, again, other)]
+        states = [weights_of(folder / part) for folder in (first, again, other)]
         for key, value in states[0].items():
             assert (value != 0).all(), key
             assert torch.equal(value, states[1][key])
@@ -33,12 +34,22 @@ def test_released_layouts(tmp_path, suffix):
     assert all((value != 0).all() for value in [*fae.values(), *adapter.values()])
 
 
-def test_the_tokenizer_pads_cuts_and_ends(small_base):
-    from transformers import AutoTokenizer
+def test_a_base_is_laid_out_as_the_released_one(small_base):
+    def names(part):
+        return {file.name for file in (small_base / part).iterdir()}
 
-    tokenizer = AutoTokenizer.from_pretrained(small_base / "tokenizer")
-    assert tokenizer.model_max_length == 32
-    short = tokenizer("a cat", padding="max_length", max_length=32).input_ids
-    assert len(short) == 32 and short[5] == tokenizer.eos_token_id and short[6] == tokenizer.pad_token_id
-    assert len(tokenizer("a cat jumps " * 900, truncation=True, max_length=32).input_ids) == 32
-    assert tokenizer("a").input_ids != tokenizer("b").input_ids
+    for part, stem in (("transformer", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        shards = {name for name in names(part) if "-of-" in name}
+        assert len(shards) > 1
+        assert names(part) == shards | {"config.json", f"{stem}.safetensors.index.json"}
+        index = json.loads((small_base / part / f"{stem}.safetensors.index.json").read_text())
+        assert set(index["weight_map"].values()) == shards
+    assert names("vae") == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert names("scheduler") == {"scheduler_config.json"}
+    assert names("tokenizer") == {
+        "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+    }  # fmt: skip
+    assert "shared.weight" in weights_of(small_base / "text_encoder")
+    assert "encoder.embed_tokens.weight" not in weights_of(small_base / "text_encoder")
+    config = json.loads((small_base / "transformer" / "config.json").read_text())
+    assert config["_diffusers_version"] == "0.31.0.dev0" and "patch_size_t" not in config

@@ -10,8 +10,8 @@ cogvideox = pytest.importorskip("flexiact_pack.nodes.cogvideox", reason="needs C
 from flexiact_pack import nodes  # noqa: E402
 from flexiact_pack.nodes.host import folders as host_folders  # noqa: E402
 from flexiact_pack.nodes.host import memory, progress  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-from small_models import make_base, make_fae, make_refadapter  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from small_models import make_base, make_fae, make_refadapter, weights_of  # noqa: E402
 
 from flexiact_core.errors import FileError  # noqa: E402
 
@@ -33,7 +33,7 @@ def base(folders, small_base):
 
 
 def save_single_file(base, file, dtype):
-    state = load_file(next((base / "transformer").glob("*.safetensors")))
+    state = weights_of(base / "transformer")
     matrices = {key for key, value in state.items() if value.ndim == 2 and ".norm" not in key and "blocks" in key}
     half = torch.bfloat16 if dtype.itemsize == 1 else dtype
     save_file({key: value.to(dtype if key in matrices else half) for key, value in state.items()}, file)
