@@ -291,7 +291,7 @@ def train_refadapter(
         gradient_checkpointing=checkpointing,
     )  # fmt: skip
     state = training.run(model.transformer, needed, fit)
-    adapter = refadapter_of(state, plan.name)
+    adapter = refadapter_of(state, plan.name, training.metadata(state))
     training.save("refadapter", state, lambda path, metadata: save_refadapter(adapter, path, metadata))
     return adapter, state
 

@@ -67,9 +67,7 @@ def read_clips(path: Path, names: Sequence[str] = (), steps: int = RELEASED_STEP
     return _checked(_from_poses(path, names, steps, stride), path)
 
 
-def draw_clips(
-    clips: PoseClips, count: int, generator: torch.Generator, mirror: bool = False
-) -> tuple[Tensor, Tensor]:
+def draw_clips(clips: PoseClips, count: int, generator: torch.Generator, mirror: bool = False) -> tuple[Tensor, Tensor]:
     """So many clips at random, (count, T + 2, 26), and their actions; with `mirror` half of them as in a mirror."""
     which = torch.randint(len(clips.poses), (count,), generator=generator)
     poses = clips.poses[which]
@@ -221,5 +219,3 @@ def _gathered(
     poses = torch.stack([clip for _, _, clip in found]) if found else torch.zeros(0, steps + 2, POSE_WIDTH)
     action = torch.tensor([names.index(action) for action, _, _ in found], dtype=torch.long)
     return PoseClips(poses, action, names, tuple(group for _, group, _ in found), margin, tuple(notes))
-
-

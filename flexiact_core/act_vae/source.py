@@ -121,5 +121,3 @@ def _from_other(points: Tensor, known: Tensor, joint: int, other: int) -> tuple[
         return points[parent], f"put on {NAMES[parent]}"
     reach = points[other] - points[PARENTS[other]]
     return points[parent] + reach * reach.new_tensor([-1.0, 1.0]), f"taken from {NAMES[other]}"
-
-

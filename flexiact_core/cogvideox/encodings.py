@@ -19,7 +19,7 @@ from ..clips import ClipFormat, select_window
 from ..video import fit_frames, to_model_pixels
 from ..video_files import read_video
 from ..weight_files import read_tensors, write_tensors
-from .model import Posterior, encode_pixels
+from .model import Posterior, condition_scale, encode_pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,8 @@ class Clips:
     prompt_embeds: Tensor
     empty_embeds: Tensor
     scaling_factor: float
+    # Of condition images; None: the same.
+    image_scale: float | None = None
 
 
 def encode_clips(
@@ -55,7 +57,10 @@ def encode_clips(
         images.append(encode_pixels(vae, to_model_pixels(video[:1]), device))
         if on_clip is not None:
             on_clip(index)
-    return Clips(_stack(posteriors), _stack(images), prompt_embeds.cpu(), empty_embeds.cpu(), vae.config.scaling_factor)
+    return Clips(
+        _stack(posteriors), _stack(images), prompt_embeds.cpu(), empty_embeds.cpu(), vae.config.scaling_factor,
+        condition_scale(vae),
+    )  # fmt: skip
 
 
 def _stack(posteriors: list[Posterior]) -> Posterior:
@@ -65,8 +70,8 @@ def _stack(posteriors: list[Posterior]) -> Posterior:
 class EncodedClips:
     """Clips encoded once, one file each; `draw` reads one of them at random."""
 
-    def __init__(self, files: Sequence[Path], scaling_factor: float):
-        self.files, self.scaling_factor = list(files), scaling_factor
+    def __init__(self, files: Sequence[Path], scaling_factor: float, image_scale: float | None = None):
+        self.files, self.scaling_factor, self.image_scale = list(files), scaling_factor, image_scale
 
     def draw(self, generator: torch.Generator) -> TrainingClip:
         """A random clip, with one of its frames, chosen at random, as condition image."""
@@ -77,6 +82,7 @@ class EncodedClips:
             image=Posterior(tensors["image.mean"][frame : frame + 1], tensors["image.std"][frame : frame + 1]),
             prompt_embeds=tensors["prompt_embeds"],
             scaling_factor=self.scaling_factor,
+            image_scale=self.image_scale,
         )
 
 
@@ -126,7 +132,7 @@ def encode_listed_clips(
         files.append(file)
         if on_clip is not None:
             on_clip(index)
-    return EncodedClips(files, vae.config.scaling_factor)
+    return EncodedClips(files, vae.config.scaling_factor, condition_scale(vae))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,3 +146,4 @@ class TrainingClip:
     image: Posterior
     prompt_embeds: Tensor
     scaling_factor: float
+    image_scale: float | None = None

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..clips import ClipFormat
+from ..errors import FileError
 from ..modules import share_weights
 from ..video import check_single_image, fit_frames
 from ..weight_files import FileStamp
@@ -64,6 +65,20 @@ def base_signature(transformer: CogVideoXTransformer3DModel) -> str:
     return f"{family_of(config).signature}-{config.num_layers}x{width_of(config)}"
 
 
+def check_learned_on(what: str, learned_on: str | None, transformer: CogVideoXTransformer3DModel) -> None:
+    """Passes if `learned_on`, a base_signature(), is of the transformer's family; sizes are not looked at.
+
+    None is 1.0: the released files do not say what they were learned on. Raises FileError naming both.
+    """
+    signature = family_of(transformer.config).signature
+    learned_on = learned_on or COGVIDEOX_1_0.signature
+    if learned_on != signature and not learned_on.startswith(f"{signature}-"):
+        raise FileError(
+            f"{what}: learned on {learned_on}; the loaded base is {base_signature(transformer)}. Layers of both have "
+            "the same sizes and mean something else. Load the base it was learned on, or train it again on this one."
+        )
+
+
 def width_of(config) -> int:
     """The width of a token in a transformer with this config."""
     return config.num_attention_heads * config.attention_head_dim
@@ -77,9 +92,10 @@ def native_size(base: CogVideoXI2V) -> tuple[int, int, int]:
 def clip_format(base: CogVideoXI2V) -> ClipFormat:
     """The clips that the base learns from."""
     family, (width_px, height_px, max_frames) = base.family, native_size(base)
-    return ClipFormat(
-        width_px, height_px, family.fps, max_frames, family.min_frames, family.frame_multiple, family.frame_offset
-    )
+    multiple, offset = family.frame_multiple, family.clip_offset
+    # A single frame has no motion in it.
+    least = offset + (multiple if offset == 1 else 0)
+    return ClipFormat(width_px, height_px, family.fps, max_frames, least, multiple, offset)
 
 
 def fit_picture(base: CogVideoXI2V, image: Tensor, name: str, width_px: int, height_px: int) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..cogvideox.model import base_signature
+from ..cogvideox.model import base_signature, check_learned_on
 from ..errors import FileError
 from ..weight_files import check_keys, read_metadata, read_tensors, without_wrapper, write_tensors, write_whole
 
@@ -92,3 +92,4 @@ def check_fae(fae: FAE, transformer) -> None:
             f"{expected[0]} layers of width {expected[1]} ({base_signature(transformer)}). "
             "Load the base it was trained on, or train the action again on this one."
         )
+    check_learned_on(f"FAE '{fae.name}'", fae.metadata.get("base"), transformer)

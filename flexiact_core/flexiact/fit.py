@@ -5,14 +5,17 @@ Shape letters: B batch, N clips, L latent frames, C channels, h w latent height 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from ..cogvideox.encodings import Clips, TrainingClip
+from ..cogvideox.family import family_of
 from ..cogvideox.loss import denoising_loss
 from ..cogvideox.model import Posterior, for_num_latent_frames, sample_posterior
+from ..errors import FileError
 from ..modules import share_weights
 from ..training import (
     OnStep,
@@ -57,6 +60,7 @@ def fit_fae(
     Source: FlexiAct section 3.3.
     """
     check_training_settings(steps, learning_rate, batch_size)
+    _check_learns_here(transformer)
     config = transformer.config
     generator = torch.Generator().manual_seed(seed)
     shape = (
@@ -111,6 +115,7 @@ def fit_refadapter(
     Source: FlexiAct section 3.2.
     """
     check_training_settings(steps, learning_rate, batch_size)
+    _check_learns_here(transformer)
     generator = torch.Generator().manual_seed(seed)
     config = transformer.config
     start = new_refadapter(config.num_layers, rank, config.num_attention_heads * config.attention_head_dim, seed=0)
@@ -140,11 +145,13 @@ def fit_refadapter(
     )  # fmt: skip
 
 
-def refadapter_of(state: TrainingState, name: str = "") -> RefAdapter:
-    """The RefAdapter that a state of fit_refadapter() has learned."""
+def refadapter_of(
+    state: TrainingState, name: str = "", metadata: Mapping[str, str] = MappingProxyType({})
+) -> RefAdapter:
+    """The RefAdapter that a state of fit_refadapter() has learned; metadata holds what it was learned on, as 'base'."""
     down = next(value for key, value in state.parameters.items() if key.endswith(".down.weight"))
     num_layers = 1 + max(int(key.split(".")[1]) for key in state.parameters)
-    return RefAdapter(state.parameters, num_layers, *down.shape, name=name)
+    return RefAdapter(state.parameters, num_layers, *down.shape, name, metadata)
 
 
 def draw_fae_batch(
@@ -157,7 +164,7 @@ def draw_fae_batch(
     """
     which = torch.randint(len(clips.video.mean), (batch_size,), generator=generator)
     video = _draw(clips.video, which, clips.scaling_factor, generator)
-    image = _draw(clips.image, which, clips.scaling_factor, generator)
+    image = _draw(clips.image, which, clips.image_scale or clips.scaling_factor, generator)
     keep_image = torch.rand(batch_size, generator=generator) >= IMAGE_DROPOUT
     keep_caption = torch.rand(batch_size, generator=generator) >= CAPTION_DROPOUT
     captions = clips.prompt_embeds if len(clips.prompt_embeds) == 1 else clips.prompt_embeds[which]
@@ -180,14 +187,30 @@ def draw_refadapter_batch(
     video = torch.cat(
         [_draw(clip.video, (slice(None), slice(length)), clip.scaling_factor, generator) for clip in clips]
     )
-    image = torch.cat([sample_posterior(clip.image, clip.scaling_factor, generator) for clip in clips])
+    image = torch.cat([sample_posterior(clip.image, 1.0, generator) for clip in clips])
+    first, condition = (
+        torch.cat([row[None] * scale for row, scale in zip(image, scales, strict=True)])
+        for scales in (
+            [clip.scaling_factor for clip in clips],
+            [clip.image_scale or clip.scaling_factor for clip in clips],
+        )
+    )
     return {
-        "video_latents": torch.cat([image, video[:, 1:]], dim=1),
-        "image_latents": image,
+        "video_latents": torch.cat([first, video[:, 1:]], dim=1),
+        "image_latents": condition,
         "noise": torch.randn(video.shape, generator=generator),
         "timesteps": torch.randint(num_timesteps, (len(clips),), generator=generator),
         "prompt_embeds": torch.cat([clip.prompt_embeds for clip in clips]),
     }
+
+
+def _check_learns_here(transformer) -> None:
+    family = family_of(transformer.config)
+    if family.pose_norms:
+        raise FileError(
+            f"This base is {family.name}: its layers expect poses, and clips to learn from have none. Train on plain "
+            "CogVideoX 1.5; what is learned there works here too."
+        )
 
 
 def _draw(posterior: Posterior, part, scaling_factor: float, generator: torch.Generator) -> Tensor:

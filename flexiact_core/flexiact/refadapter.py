@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..cogvideox.model import base_signature
+from ..cogvideox.model import base_signature, check_learned_on
 from ..errors import FileError
 from ..modules import share_weights
-from ..weight_files import check_keys, read_tensors, without_wrapper, write_tensors
+from ..weight_files import check_keys, read_metadata, read_tensors, without_wrapper, write_tensors
 
 # Released files hold no alpha; the method fixes alpha / rank (rank 64, alpha 32).
 ALPHA_PER_RANK = 0.5
@@ -29,13 +29,17 @@ _PEFT_PATTERN = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class RefAdapter:
-    """A RefAdapter's matrices by released key: down (rank, width) and up (width, rank), on the CPU."""
+    """A RefAdapter's matrices by released key: down (rank, width) and up (width, rank), on the CPU.
+
+    metadata is what its file says of itself.
+    """
 
     tensors: Mapping[str, Tensor]
     num_layers: int
     rank: int
     width: int
     name: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_refadapter(path: Path) -> RefAdapter:
@@ -64,7 +68,7 @@ def load_refadapter(path: Path) -> RefAdapter:
     check_keys(path.name, found, expected, "The file is incomplete or no RefAdapter: download it again.")
     if not all(torch.isfinite(value.float()).all() for value in tensors.values()):
         raise FileError(f"{path.name}: some of its values are not numbers. Download it again.")
-    return RefAdapter(tensors, num_layers, rank, width, name=path.stem)
+    return RefAdapter(tensors, num_layers, rank, width, path.stem, read_metadata(path))
 
 
 def save_refadapter(adapter: RefAdapter, path: Path, metadata: Mapping[str, str]) -> Path:
@@ -95,6 +99,7 @@ def check_refadapter(adapter: RefAdapter, transformer) -> None:
             f"base has {expected[0]} layers of width {expected[1]} ({base_signature(transformer)}). "
             "The released RefAdapter needs CogVideoX-5B-I2V."
         )
+    check_learned_on(f"RefAdapter '{adapter.name}'", adapter.metadata.get("base"), transformer)
 
 
 def with_refadapters(

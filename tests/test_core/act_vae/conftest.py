@@ -78,8 +78,7 @@ def small_parts() -> dict[str, dict[str, torch.Tensor]]:
         start_weights(network, generator)
     model = ACTVAE(start_predictor(9, 8, generator), PENN_ACTIONS, generator=painter, critic=critic)
     return {
-        part: {key: value.detach().clone() for key, value in state.items()}
-        for part, state in states_of(model).items()
+        part: {key: value.detach().clone() for key, value in state.items()} for part, state in states_of(model).items()
     }
 
 

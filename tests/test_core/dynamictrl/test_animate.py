@@ -7,7 +7,7 @@ from small_models_1_5 import make_base_1_5
 
 from flexiact_core.cogvideox.acceleration import Acceleration
 from flexiact_core.cogvideox.loading import load_base
-from flexiact_core.cogvideox.model import CogVideoXI2V, Posterior, encode_pixels, rotary_positions
+from flexiact_core.cogvideox.model import CogVideoXI2V, Posterior, base_signature, encode_pixels, rotary_positions
 from flexiact_core.cogvideox.predict import make_predict
 from flexiact_core.cogvideox.processor import with_video_attention
 from flexiact_core.cogvideox.sampling import Run, make_scheduler
@@ -221,7 +221,7 @@ def test_an_action_and_poses_act_together(dynamictrl, inputs):
 
     config = dynamictrl.transformer.config
     tokens = torch.randn(config.num_layers, 6, 32, generator=torch.Generator().manual_seed(8))
-    action = FAE(tokens, {})
+    action = FAE(tokens, metadata={"base": base_signature(dynamictrl.transformer)})
     poses_alone = animate(dynamictrl, inputs)
     together = animate(dynamictrl, inputs, conditioned=condition_on_actions(dynamictrl, CPU, faes=[(action, 1.0)]))
     assert (together - poses_alone).abs().max() > 1e-3
@@ -325,3 +325,27 @@ def test_poses_are_held_cut_or_put_in_front():
     assert plan_frames(5).fit_pose_frames(frames).flatten().tolist() == [0, 1, 2, 2, 2]
     assert plan_frames(9, "padded").fit_pose_frames(frames).flatten().tolist() == [0] * 5 + [1, 2, 2, 2, 2, 2, 2, 2]
     assert plan_frames(5).fit_pose_frames(torch.arange(9.0)[:, None, None, None]).shape[0] == 5
+
+
+def test_the_last_decoded_frames_are_the_clips_own():
+    """On the small world's trained VAE: 13 frames come back as 16, and the first three are too many."""
+    from flexiact_core.cogvideox.model import decode_latents
+    from flexiact_core.video import to_frames, to_model_pixels
+    from flexiact_core.world import shipped
+
+    vae = load_base(shipped.base_folder(), shipped.base_folder(), torch.float32).vae
+    plan = plan_frames(13)
+    for action in ("jump", "slide"):
+        clip = torch.from_numpy(shipped.example(action).reference[:13]).float()
+        latents = encode_pixels(vae, to_model_pixels(clip), CPU).mean * vae.config.scaling_factor
+        decoded = to_frames(decode_latents(vae, latents, CPU))
+        assert len(decoded) == 16
+        errors = [(kept - clip).square().mean() for kept in (plan.keep_frames(decoded), decoded[:13])]
+        assert 10 * torch.log10(errors[1] / errors[0]) >= 5
+
+
+def test_nothing_is_learned_on_it_without_poses(dynamictrl):
+    from flexiact_core.flexiact.fit import fit_fae
+
+    with pytest.raises(FileError, match="Train on plain CogVideoX 1.5"):
+        fit_fae(dynamictrl.transformer, None, None, steps=1, learning_rate=0.1, seed=0, device=CPU)
