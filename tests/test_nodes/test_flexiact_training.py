@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from small_models import make_base
 from torch.testing import assert_close
 from videos import make_video
 
 training = pytest.importorskip("flexiact_pack.nodes.flexiact_training", reason="needs ComfyUI: run `make test`")
 
+from flexiact_core.flexiact.fae import load_fae  # noqa: E402
+
+RECORDED = Path(__file__).parents[1] / "recorded" / "0.2.0" / "training"
 SETTINGS = {
     "name": "act", "steps": 5, "learning_rate": 0.01, "batch_size": 1, "checkpoint_every": 2, "resume": True,
     "seed": 3, "gradient_checkpointing": "off",
@@ -175,3 +182,78 @@ def test_with_good_settings_model_and_reference_are_asked_for():
     asked = {key: SETTINGS[key] for key in ("steps", "learning_rate", "batch_size")}
     needed = training.TrainFAE.check_lazy_status(**asked, model=None, reference=None, caption="", sample_image=None)
     assert needed == ["model", "reference", "sample_image"]
+
+
+@pytest.fixture
+def recorded_model(tmp_path):
+    """The base that trainings of 0.2.0 were recorded on: small_models', with positions as that release spaced them."""
+    from flexiact_pack.nodes.cogvideox import to_base_model
+    from flexiact_pack.nodes.host import memory
+
+    from flexiact_core.cogvideox.loading import load_base
+
+    folder = make_base(tmp_path / "base", text_tokens=8)
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rotary_spacing": "scaled_stop"}))
+    with memory.normal_tensors():
+        return to_base_model(load_base(folder, folder, torch.float32))
+
+
+@pytest.fixture
+def recorded_clips():
+    """The clips of the recorded training, drawn in the order that they were drawn in."""
+    from flexiact_pack.nodes.sockets import ActionClips
+
+    from flexiact_core.cogvideox.encodings import Clips
+    from flexiact_core.cogvideox.model import Posterior
+
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape):
+        return torch.rand(shape, generator=generator)
+
+    video = Posterior(rand(2, 3, 16, 8, 8), rand(2, 3, 16, 8, 8))
+    image = Posterior(rand(2, 1, 16, 8, 8), rand(2, 1, 16, 8, 8))
+    clips = Clips(video, image, rand(1, 8, 32), rand(1, 8, 32), 0.7)
+    return ActionClips(clips, "a cat jumps", rand(9, 64, 64, 3), "digest of the clips")
+
+
+def test_a_training_that_release_0_2_0_left_at_step_3_goes_on_as_that_release_would_have(
+    recorded_model, recorded_clips, model_folders, monkeypatch
+):
+    from flexiact_pack.nodes.host import progress
+
+    steps = []
+    monkeypatch.setattr(progress.TrainingProgress, "step", lambda self, done, loss: steps.append(done))
+    shutil.copytree(RECORDED, model_folders / "flexiact" / "training", dirs_exist_ok=True)
+    fae, _, _ = learn(recorded_model, recorded_clips, steps=6, seed=5, checkpoint_every=3, caption="", crops=1)
+    assert steps == [4, 5, 6]
+    expected = load_fae(RECORDED / "act.safetensors")
+    assert_close(fae.tokens, expected.tokens, atol=1e-5, rtol=1e-4)
+    changed = {key: value for key, value in expected.metadata.items() if fae.metadata.get(key) != value}
+    assert changed.keys() <= {"pack_version", "steps", "learning_rate", "batch_size", "seed"}
+
+
+def test_an_adapter_that_release_0_2_0_left_at_step_3_goes_on_as_that_release_would_have(recorded_model):
+    from flexiact_core.cogvideox.encodings import TrainingClip
+    from flexiact_core.cogvideox.model import Posterior
+    from flexiact_core.cogvideox.sampling import make_scheduler
+    from flexiact_core.flexiact.fit import fit_refadapter
+    from flexiact_core.training import load_state
+
+    def draw(generator):
+        def rand(*shape):
+            return torch.rand(shape, generator=generator)
+
+        video = Posterior(rand(1, 3, 16, 8, 8), rand(1, 3, 16, 8, 8))
+        return TrainingClip(video, Posterior(rand(1, 1, 16, 8, 8), rand(1, 1, 16, 8, 8)), rand(1, 8, 32), 0.7)
+
+    resumed, metadata = load_state(RECORDED / "refadapter_3.safetensors")
+    assert (resumed.steps_done, metadata["steps_done"]) == (3, "3")
+    state = fit_refadapter(
+        recorded_model.base.transformer, make_scheduler(recorded_model.base.scheduler_config, "DPM"), draw, rank=2,
+        steps=6, learning_rate=0.01, seed=5, device=torch.device("cpu"), resume=resumed,
+    )  # fmt: skip
+    expected, _ = load_state(RECORDED / "refadapter_6.safetensors")
+    assert_close(state.losses, expected.losses, atol=1e-5, rtol=1e-4)
+    assert_close(state.parameters, dict(expected.parameters), atol=1e-5, rtol=1e-3)
