@@ -222,6 +222,8 @@ def _plus(vector: Vector, step: Vector) -> Vector:
 def _number(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SettingError(f"The camera's {what} is {str(value)[:40]}, a number is needed.")
+    if not math.isfinite(value):
+        raise SettingError(f"The camera's {what} is {value}, which is not finite. Set it anew in the viewer.")
     return float(value)
 
 

@@ -15,6 +15,7 @@ from .avatar import Avatar, Skeleton
 from .gltf_file import MAX_FILE_BYTES, GltfFile
 from .gltf_materials import PLAIN, Surface, read_surfaces
 from .gltf_nodes import read_clips, read_skeleton
+from .pose import node_matrices
 
 MAX_TRIANGLES = 1_000_000
 MAX_VERTICES = 3_000_000
@@ -118,6 +119,7 @@ class _Parts:
         self.materials = [PLAIN.material, *(surface.material for surface in surfaces)]
         self.vertices = 0
         self.notes: list[str] = []
+        self.rest = node_matrices(skeleton, None, torch.zeros(1))[0].numpy()
 
     def add(self, node: int, mesh: dict, skin: int | None) -> None:
         """Takes in all triangles of one node's mesh."""
@@ -139,6 +141,9 @@ class _Parts:
             file.item("materials", primitive["material"])
             surface, material = self.surfaces[primitive["material"]], 1 + primitive["material"]
         joints, weights = self._binding(node, attributes, skin, count)
+        # A mirror image turns its triangles round; a rig of mirrored bones is not met.
+        if (skin is None or "JOINTS_0" not in attributes) and np.linalg.det(self.rest[node, :3, :3]) < 0:
+            faces = faces[:, [0, 2, 1]]
         rows = {
             "vertices": points,
             "normals": _normals(file, attributes, points, faces),

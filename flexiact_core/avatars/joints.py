@@ -18,7 +18,7 @@ from .pose import joint_matrices, node_matrices, skin
 
 NAMES = LAYOUTS[OPENPOSE18]
 # Words that bone names carry and that say nothing: of Mixamo, VRM, 3ds Max, Rigify, Character Creator, Source.
-_EMPTY_WORDS = {"mixamorig", "j", "bip", "def", "org", "cc", "base", "armature", "valvebiped", "rig", "sec"}
+_EMPTY_WORDS = {"mixamorig", "j", "c", "bip", "def", "org", "cc", "base", "armature", "valvebiped", "rig", "sec"}
 # What a joint is called without its side, best first: SMPL's shoulder is others' upper arm, Mixamo's is the clavicle.
 _STEMS = {
     "shoulder": ("upperarm", "uparm", "arm", "shldr", "shoulder"),
@@ -34,7 +34,7 @@ _HEAD = ("head",)
 _FACE = ("nose", "right_eye", "left_eye", "right_ear", "left_ear")
 # Where eyes, nose and ears are on a head: shares of its height from below, and of half its width.
 _FACE_UP = {"nose": 0.38, "eye": 0.50, "ear": 0.45}
-_FACE_OUT = {"nose": 0.0, "eye": 0.42, "ear": 0.95}
+_FACE_OUT = {"nose": 0.0, "eye": 0.42, "ear": 0.88}
 
 
 @dataclass(frozen=True, eq=False)
