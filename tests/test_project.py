@@ -26,9 +26,12 @@ AROUND_THE_HOST = [
 
 # What a user's ComfyUI needs: folders and files of the top level, and kinds of files in them.
 IN_THE_ARCHIVE = {
-    "LICENSE", "README.md", "__init__.py", "flexiact_core", "locales", "nodes", "pyproject.toml", "requirements.txt",
-    "web", "workflows",
+    "LICENSE", "README.md", "__init__.py", "docs", "flexiact_core", "locales", "nodes", "pyproject.toml",
+    "requirements.txt", "web", "workflows",
 }  # fmt: skip
+# What else lies in them and is for developers.
+LEFT_OUT = re.compile(r"docs/developing\.md|flexiact_core/\w+/making/.*")
+DEVELOPING = "docs/developing.md"
 KINDS_IN_THE_ARCHIVE = {
     "", ".glb", ".jpg", ".js", ".json", ".md", ".mp4", ".png", ".py", ".safetensors", ".svg", ".toml", ".txt",
 }  # fmt: skip
@@ -61,10 +64,10 @@ def configuration():
     return reader.extract_node_configuration(str(ROOT))
 
 
-def chapter(title: str) -> str:
-    """The text of one chapter of README."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", readme, re.DOTALL | re.MULTILINE).group(1)
+def chapter(title: str, page: str = "README.md") -> str:
+    """The text of one chapter of README, or of another page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE).group(1)
 
 
 def test_requirements_are_lower_bounds_and_leave_the_host_alone():
@@ -97,7 +100,8 @@ def test_the_archive_holds_what_a_user_needs_and_nothing_else():
     assert {name.split("/")[0] for name in packed} == IN_THE_ARCHIVE
     assert sorted(name for name in packed if Path(name).suffix not in KINDS_IN_THE_ARCHIVE) == []
     lost = {name for name in git_files("--cached") if name.split("/")[0] in IN_THE_ARCHIVE} - packed
-    assert sorted(lost) == []
+    assert sorted(name for name in lost if not LEFT_OUT.fullmatch(name)) == []
+    assert sorted(name for name in packed if LEFT_OUT.fullmatch(name)) == []
     # `comfy node pack` leaves out names that git shows in quotes.
     assert [name for name in packed if not name.isascii() or set(name) & set('"\\')] == []
 
@@ -116,9 +120,9 @@ def test_the_list_of_nodes_is_found_without_running_the_pack():
     assert found == list(nodes.NODE_CLASS_MAPPINGS)
 
 
-def test_the_managers_entry_in_readme_says_what_pyproject_says():
+def test_the_managers_entry_for_release_says_what_pyproject_says():
     project, comfy = configuration().project, configuration().tool_comfy
-    entry = json.loads(re.search(r"```json\n(.*?)```", chapter("Contributing"), re.DOTALL).group(1))
+    entry = json.loads(re.search(r"```json\n(.*?)```", chapter("To publish", DEVELOPING), re.DOTALL).group(1))
     assert (entry["id"], entry["title"], entry["description"]) == (
         project.name, comfy.display_name, project.description,
     )  # fmt: skip
@@ -128,6 +132,49 @@ def test_the_managers_entry_in_readme_says_what_pyproject_says():
 
 def test_the_changelog_begins_with_the_version():
     assert re.findall(r"^### (.+)$", chapter("Changelog"), re.MULTILINE)[0] == configuration().project.version
+
+
+# Help pages look for their pictures elsewhere; tests/test_nodes/test_words.py follows them.
+PAGES = sorted(name for name in git_files("--cached", "*.md") if not name.startswith("web/docs/"))
+
+
+def prose(page: str) -> str:
+    return re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: str) -> set[str]:
+    """The names under which a page's headings can be linked, as code hosts make them."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        target, _, anchor = link.partition("#")
+        if re.match(r"https?:", link):
+            continue
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), link
+        if anchor:
+            assert anchor in anchors(path.resolve().relative_to(ROOT).as_posix()), link
+
+
+def test_the_map_of_the_code_names_what_is_there():
+    drawn = re.search(r"```\n(.*?)```", chapter("Map of the code", DEVELOPING), re.DOTALL).group(1)
+    folders: list[str] = []
+    named = set()
+    for line in drawn.splitlines():
+        entry = re.match(r"( *)([\w.]+/?(?:[\w.]+/?)*(?:, [\w.]+/)*)(?: |$)", line)
+        if not entry or len(entry[1]) > 4:
+            continue  # a line that goes on
+        depth = len(entry[1]) // 2
+        for name in entry[2].split(", "):
+            folders[depth:] = [name.rstrip("/")]
+            path = "/".join(folders[: depth + 1])
+            assert (ROOT / path).is_dir() == name.endswith("/") and (ROOT / path).exists(), path
+            named.add(path)
+    assert len(named) > 40
 
 
 def test_make_help_has_a_line_for_every_target():
