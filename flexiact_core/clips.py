@@ -5,12 +5,14 @@ Shape letters: T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_number
 from .errors import SettingError, ShapeError
 from .video import check_frames, fit_frames
 
@@ -43,23 +45,28 @@ def cut_crops(
 ) -> list[Tensor]:
     """`count` training videos (T, height_px, width_px, 3) in 0..1 of the form asked for, cut from one reference video.
 
-    frames is (T, H, W, C), in 0..1 or uint8, at `fps` frames per second.
-    Raises ShapeError and SettingError if the frames cannot be used, or too few are left.
+    frames is (T, H, W, C), in 0..1 or uint8, at `fps` frames per second. scale_range is as in random_crops().
+    Raises ShapeError and SettingError if the frames or a number cannot be used, or too few frames are left.
     """
-    window = select_window(resample_frames(frames, fps, form.fps), form, generator)
-    if window.dtype == torch.uint8:
-        window = window / 255
-    window = check_frames(window, "reference")
-    return random_crops(window, form.width_px, form.height_px, count, generator, scale_range=scale_range, flip=flip)
+    smallest = check_number("smallest_scale", scale_range[0], 0.01)
+    largest = check_number("largest_scale", scale_range[1], smallest)
+    window = select_window(nearest_frames(len(frames), fps, form.fps), form, generator)
+    # One after the other: the window as a whole is held in the form's size only.
+    fitted = torch.cat([_fit(frames[at : at + 1], form) for at in window.tolist()])
+    return random_crops(
+        fitted, form.width_px, form.height_px, count, generator, scale_range=(smallest, largest), flip=flip
+    )
 
 
 def trim_frames(frames: Tensor, fps: float, start: float, duration: float) -> Tensor:
     """The frames from second `start` on, for `duration` seconds; duration 0 is to the end.
 
-    Raises SettingError if nothing is left.
+    Raises SettingError if nothing is left, or a number cannot be used.
     """
-    first = round(start * fps)
-    last = first + round(duration * fps) if duration else len(frames)
+    fps = _check_speed(fps)
+    first = round(check_number("start", start, 0) * fps)
+    duration = check_number("duration", duration, 0)
+    last = first + max(1, round(duration * fps)) if duration else len(frames)
     trimmed = frames[first:last]
     if not len(trimmed):
         raise SettingError(
@@ -68,25 +75,22 @@ def trim_frames(frames: Tensor, fps: float, start: float, duration: float) -> Te
     return trimmed
 
 
-def resample_frames(frames: Tensor, fps: float, target_fps: float) -> Tensor:
-    """Frames (T', H, W, 3) at target_fps: for each moment the frame nearest to it; no frame is invented.
+def nearest_frames(num_frames: int, fps: float, target_fps: float) -> Tensor:
+    """The index of the frame nearest to each moment, as target_fps counts them, of num_frames at `fps`; int64.
 
-    frames is (T, H, W, 3) at `fps` frames per second; slower videos keep their frames.
+    Halfway between two it is the later one. Frames of slower videos are repeated, so that time stays true.
     Raises SettingError if fps is not above 0.
     """
-    if not fps > 0:
-        raise SettingError(f"fps {fps}: the reference video says it has no speed. Set its frame rate.")
-    if fps <= target_fps:
-        return frames
-    count = max(1, round(len(frames) * target_fps / fps))
-    moments = (torch.arange(count) * fps / target_fps).round().long().clamp(max=len(frames) - 1)
-    return frames[moments]
+    fps = _check_speed(fps)
+    count = max(min(1, num_frames), round(num_frames * target_fps / fps))
+    moments = torch.arange(count, dtype=torch.float64) * fps / target_fps
+    return (moments + 0.5 + 1e-6).floor().long().clamp(max=num_frames - 1)
 
 
 def select_window(frames: Tensor, form: ClipFormat, generator: torch.Generator) -> Tensor:
     """The longest stretch that has the form's length, at a random place. All crops of a clip share it.
 
-    frames is (T, H, W, C) at the form's speed.
+    frames is (T, ...) at the form's speed: the frames, or their indices.
     Raises ShapeError if there are fewer than min_frames.
     """
     if len(frames) < form.min_frames:
@@ -128,3 +132,14 @@ def random_crops(
             moved = moved.flip(-1)
         crops.append(moved.permute(0, 2, 3, 1).clamp(0, 1))
     return crops
+
+
+def _fit(frame: Tensor, form: ClipFormat) -> Tensor:
+    frame = frame / 255 if frame.dtype == torch.uint8 else frame
+    return fit_frames(check_frames(frame, "reference"), form.width_px, form.height_px)
+
+
+def _check_speed(fps: float) -> float:
+    if not (math.isfinite(fps) and fps > 0):
+        raise SettingError(f"fps {fps}: the reference video says it has no speed. Set its frame rate.")
+    return float(fps)

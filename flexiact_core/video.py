@@ -57,6 +57,31 @@ def check_single_image(image: Tensor, name: str, smallest_px: int = 1) -> Tensor
     return image
 
 
+def lay_over_white(frames: Tensor, mask: Tensor) -> Tensor:
+    """Frames (T, H, W, 3) in 0..1 with what a mask (T or 1, h, w) hides replaced by white: 1 all of it, 0 nothing.
+
+    A mask of another size is scaled to the frames; an empty one of any size hides nothing, as Load Image gives it for
+    a picture without transparency.
+    Raises ShapeError if the mask has another layout or count, or values that are not numbers.
+    """
+    if mask.ndim == 2:
+        mask = mask[None]
+    if mask.ndim != 3 or len(mask) not in (1, len(frames)):
+        raise ShapeError(
+            f"mask: one mask for each picture expected, height x width; {list(mask.shape)} found for {len(frames)}. "
+            "Connect the MASK that belongs to the picture."
+        )
+    if not torch.isfinite(mask).all():
+        raise ShapeError("mask: some values are not numbers (NaN or infinite). Look at the node that makes the mask.")
+    mask = mask.float().clamp(0, 1)
+    if not mask.any():
+        return frames
+    if mask.shape[1:] != frames.shape[1:3]:
+        mask = F.interpolate(mask[:, None], frames.shape[1:3], mode="bilinear", antialias=True)[:, 0].clamp(0, 1)
+    mask = mask[..., None].to(frames.device)
+    return frames[..., :3] * (1 - mask) + mask
+
+
 def fit_frames(frames: Tensor, width_px: int, height_px: int, *, pixel_aspect: float = 1.0) -> Tensor:
     """Frames (T, height_px, width_px, 3): scaled to cover the size with nothing stretched, then cut at the centre.
 

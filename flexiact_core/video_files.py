@@ -75,6 +75,21 @@ def read_video(
     return _checked(name, frames, fps, start, end)
 
 
+def within_window(start: float, duration: float, window_start: float, window_duration: float) -> tuple[float, float]:
+    """Start and duration in seconds, in the file, of a stretch that is counted from the start of a window of it.
+
+    A duration of 0 is to the end: of the window, or of the file where the window's own is 0.
+    Raises SettingError if nothing is left, or a number cannot be used.
+    """
+    start, duration = check_number("start", start, 0), check_number("duration", duration, 0)
+    if not window_duration:
+        return window_start + start, duration
+    left = window_duration - start
+    if left <= 0:
+        raise SettingError(f"start {start:g} s: the trimmed video has {window_duration:g} seconds. Start earlier.")
+    return window_start + start, min(duration or left, left)
+
+
 def write_preview(path: Path, frames: Tensor, fps: int) -> Path:
     """`path`, an .mp4 (H.264) of the first six seconds of a clip, no side over 256 pixels; whole or not written at all.
 

@@ -233,7 +233,8 @@ def released_clips(model: BaseModel, clips: Sequence[ListedClip], seed: int):
     form, generator = clip_format(model.base), encodings.generator(seed)
     videos = []
     for clip in clips:
-        frames = read_video(clip.path, form.fps, clip.start, clip.duration)
+        size = (form.width_px, form.height_px)
+        frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=size, on_note=progress.say)
         videos += cut_crops(frames, form.fps, form, 1, generator)
     return encode_videos(model, videos, [clip.caption for clip in clips]), videos
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..clip_lists import ListedClip
 from ..clips import ClipFormat, select_window
-from ..video import fit_frames, to_model_pixels
+from ..video import to_model_pixels
 from ..video_files import read_video
 from ..weight_files import read_tensors, write_tensors
 from .model import Posterior, condition_scale, encode_pixels
@@ -116,8 +116,9 @@ def encode_listed_clips(
         file = encoded_file(clip, folder)
         if not file.is_file():
             generator = torch.Generator().manual_seed(seed + index)
-            frames = read_video(clip.path, form.fps, clip.start, clip.duration)
-            window = fit_frames(select_window(frames, form, generator) / 255, form.width_px, form.height_px)
+            size = (form.width_px, form.height_px)
+            frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=size)
+            window = select_window(frames, form, generator) / 255
             picked = torch.randperm(len(window), generator=generator)[:images_per_clip]
             video = encode_pixels(vae, to_model_pixels(window), device)
             images = [encode_pixels(vae, to_model_pixels(window[at : at + 1]), device) for at in picked]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from comfy_api.latest import InputImpl, Types
 
+from . import progress
 from .memory import normal_tensors, ordinary
 
 
@@ -15,23 +16,24 @@ def to_video(frames, fps: float):
     return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(fps)))
 
 
-def from_reference(reference, image_fps: float, file_fps: float, start: float = 0.0, duration: float = 0.0):
+def from_reference(
+    reference, image_fps: float, file_fps: float, start: float = 0.0, duration: float = 0.0, size=None
+):  # fmt: skip
     """Frames (T, H, W, C) of a VIDEO or IMAGE value and their speed: from second `start` on, for `duration` seconds.
 
-    A video file gives file_fps frames per second, by its own time stamps; an IMAGE batch is taken to be at image_fps.
-    duration 0 is to the end. Raises FileError and SettingError if it cannot be read or nothing is left.
+    A video file gives file_fps frames per second, by its own time stamps, of a size (width, height) if one is given;
+    an IMAGE batch is taken to be at image_fps. duration 0 is to the end. What a player would show otherwise is said.
+    Raises FileError and SettingError if it cannot be read or nothing is left.
     """
     from ...flexiact_core.clips import trim_frames
-    from ...flexiact_core.video_files import read_video
+    from ...flexiact_core.video_files import read_video, within_window
 
     if isinstance(reference, InputImpl.VideoFromFile):
-        trim_start, trim_duration = reference.get_active_trim_window()
-        left = max(0.0, trim_duration - start) if trim_duration else 0.0
-        wanted = min(filter(None, (duration, left)), default=0.0)
+        stretch = within_window(start, duration, *reference.get_active_trim_window())
         with normal_tensors():
-            frames = read_video(reference.get_stream_source(), file_fps, trim_start + start, wanted)
-        return frames, file_fps
-    fps = float(image_fps)
+            source = reference.get_stream_source()
+            return read_video(source, file_fps, *stretch, size=size, on_note=progress.say), file_fps
+    fps = image_fps
     if hasattr(reference, "get_components"):
         components = reference.get_components()
         reference, fps = components.images, float(components.frame_rate)
@@ -40,17 +42,9 @@ def from_reference(reference, image_fps: float, file_fps: float, start: float = 
 
 def read_image(path: Path):
     """An IMAGE value (1, H, W, 3) of a picture file. Raises FileError if it cannot be read."""
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps
+    from ...flexiact_core.picture_files import read_picture
 
-    from ...flexiact_core.errors import FileError
-
-    try:
-        picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    except OSError as error:
-        raise FileError(f"{path.name}: this picture cannot be read ({error}). Save it again.") from error
-    return torch.from_numpy(np.array(picture)).float()[None] / 255
+    return read_picture(path)
 
 
 def read_avatar(model_3d):

@@ -1,7 +1,9 @@
+import os
+
 import pytest
 import torch
 
-from flexiact_core.clips import ClipFormat, random_crops, resample_frames, select_window
+from flexiact_core.clips import ClipFormat, cut_crops, nearest_frames, random_crops, select_window, trim_frames
 from flexiact_core.cogvideox.encodings import encode_clips
 from flexiact_core.cogvideox.model import encode_pixels
 from flexiact_core.errors import SettingError, ShapeError
@@ -31,30 +33,80 @@ def picture(count=9, height=48, width=64, seed=1):
 
 
 def test_every_third_frame_of_a_24_fps_video_is_taken():
-    assert numbers(resample_frames(numbered(72), 24.0, 8)) == list(range(0, 72, 3))
+    assert nearest_frames(72, 24.0, 8).tolist() == list(range(0, 72, 3))
 
 
-@pytest.mark.parametrize("fps", [23.976, 25.0, 29.97, 30.0, 50.0, 60.0])
-def test_resampling_takes_the_frame_nearest_to_each_moment(fps):
-    taken = numbers(resample_frames(numbered(240), fps, 8))
+@pytest.mark.parametrize("fps", [0.5, 4.0, 7.5, 8.0, 23.976, 25.0, 29.97, 30.0, 50.0, 60.0])
+def test_the_frame_nearest_to_each_moment_is_taken(fps):
+    taken = nearest_frames(240, fps, 8).tolist()
     assert len(taken) == round(240 * 8 / fps)
-    for index, number in enumerate(taken):
+    for index, number in enumerate(taken[: int(239 * 8 / fps)]):
         assert abs(number / fps - index / 8) <= 0.5 / fps + 1e-6
 
 
-@pytest.mark.parametrize("fps", [8.0, 7.5, 1.0])
-def test_slow_videos_keep_their_frames(fps):
-    assert numbers(resample_frames(numbered(10), fps, 8)) == list(range(10))
+def test_frames_of_slow_videos_are_repeated_so_that_time_stays_true():
+    assert nearest_frames(4, 4.0, 8).tolist() == [0, 1, 1, 2, 2, 3, 3, 3]
+    assert nearest_frames(3, 2.0, 8).tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("fps", [4, 8, 12, 24])
+def test_a_file_and_its_frames_give_the_same(tmp_path, fps):
+    from videos import make_video
+
+    from flexiact_core.video_files import read_video
+
+    video = read_video(make_video(tmp_path / "a.mp4", num_frames=2 * fps, fps=fps), 8)[:, 0, 0, 0]
+    # make_video() tells each frame's number by its brightness.
+    assert (video / 4).round().int().tolist() == nearest_frames(2 * fps, fps, 8).tolist()
 
 
 def test_a_very_short_fast_video_keeps_at_least_one_frame():
-    assert numbers(resample_frames(numbered(2), 120.0, 8)) == [0]
+    assert nearest_frames(2, 120.0, 8).tolist() == [0]
 
 
-@pytest.mark.parametrize("fps", [0.0, -8.0, float("nan")])
+@pytest.mark.parametrize("fps", [0.0, -8.0, float("nan"), float("inf")])
 def test_a_video_without_a_speed_is_refused(fps):
-    with pytest.raises(SettingError, match="fps .*no speed. Set its frame rate"):
-        resample_frames(numbered(10), fps, 8)
+    for use in (lambda: nearest_frames(10, fps, 8), lambda: trim_frames(numbered(10), fps, 0, 0)):
+        with pytest.raises(SettingError, match="fps .*no speed. Set its frame rate"):
+            use()
+
+
+def test_a_stretch_is_cut_by_seconds():
+    frames = numbered(48)
+    assert numbers(trim_frames(frames, 8, 1.0, 2.0)) == list(range(8, 24))
+    assert numbers(trim_frames(frames, 8, 5.0, 0)) == list(range(40, 48))
+    # Shorter than a frame is one frame, and not all of them.
+    assert numbers(trim_frames(frames, 8, 1.0, 0.01)) == [8]
+    with pytest.raises(SettingError, match="start 6 s: the reference has 6.0 seconds"):
+        trim_frames(frames, 8, 6.0, 0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, None])
+def test_stretches_and_scales_that_are_no_numbers_are_refused_by_name(value):
+    for name, use in {
+        "start": lambda: trim_frames(numbered(9), 8, value, 0),
+        "duration": lambda: trim_frames(numbered(9), 8, 0, value),
+        "smallest_scale": lambda: cut_crops(numbered(9), 8, form(9), 2, seeded(), scale_range=(value, 1.2)),
+        "largest_scale": lambda: cut_crops(numbered(9), 8, form(9), 2, seeded(), scale_range=(0.8, value)),
+    }.items():
+        with pytest.raises(SettingError, match=f"^{name} .*: a number of at least"):
+            use()
+
+
+def test_crops_of_slow_frames_keep_their_time():
+    ramp = torch.linspace(0, 0.9, 24)[:, None, None, None].expand(24, 48, 64, 3)
+    clip = cut_crops(ramp, 4.0, form(17), 1, seeded())[0][:, 24, 32, 0]
+    # Sixteen steps of an eighth of a second are eight source frames.
+    torch.testing.assert_close(clip[-1] - clip[0], torch.tensor(8 * 0.9 / 23), atol=0.9 / 23, rtol=0)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads /proc")
+def test_crops_of_large_frames_take_memory_for_the_size_asked_for():
+    from memory import highest_memory_mb
+
+    frames = torch.zeros(49, 1080, 1920, 3, dtype=torch.uint8)
+    # As numbers of 32 bits, all frames would be 1.2 GB.
+    assert highest_memory_mb(lambda: cut_crops(frames, 8, form(49), 1, seeded())) < 500
 
 
 @pytest.mark.parametrize(("count", "length"), [(9, 9), (16, 9), (17, 17), (48, 41), (49, 49), (200, 49)])

@@ -1,16 +1,16 @@
 import io
 import os
-import re
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from memory import highest_memory_mb
 from videos import make_video, write_frames
 
 from flexiact_core.errors import FileError, SettingError
 from flexiact_core.video import fit_frames
-from flexiact_core.video_files import read_video
+from flexiact_core.video_files import read_video, within_window
 
 
 def numbers(frames):
@@ -150,18 +150,6 @@ def test_frames_of_a_size_are_those_of_the_whole_frames_scaled(tmp_path):
     assert error.max() < 10
 
 
-def highest_memory_mb(work):
-    """What `work` takes at its highest, beside what this process has before."""
-
-    def megabytes(name):
-        return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
-
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
-    before = megabytes("VmRSS")
-    work()
-    return megabytes("VmHWM") - before
-
-
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads /proc")
 def test_memory_does_not_grow_with_the_size_of_the_source(tmp_path):
     pixels = np.zeros((40, 1080, 1920, 3), np.uint8)
@@ -238,3 +226,21 @@ def test_no_folder_is_named_to_who_sends_a_damaged_file(tmp_path):
     with pytest.raises(FileError) as refused:
         read_video(tmp_path / "a.mp4", fps=8)
     assert str(tmp_path) not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "in_file"),
+    [((0, 0), (1.0, 2.0)), ((0.5, 0), (1.5, 1.5)), ((0.5, 1), (1.5, 1)), ((0.5, 9), (1.5, 1.5))],
+)
+def test_a_stretch_of_a_trimmed_video_stays_inside_it(asked, in_file):
+    assert within_window(*asked, 1.0, 2.0) == in_file
+
+
+def test_a_stretch_after_a_trimmed_video_is_refused_with_its_length():
+    for start in (2.0, 3.0):
+        with pytest.raises(SettingError, match=f"start {start:g} s: the trimmed video has 2 seconds"):
+            within_window(start, 0, 1.0, 2.0)
+
+
+def test_a_video_that_is_not_trimmed_at_its_end_goes_on_to_the_files_end():
+    assert within_window(3, 0, 1.0, 0) == (4.0, 0)

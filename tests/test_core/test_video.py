@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from flexiact_core.errors import ShapeError
-from flexiact_core.video import check_frames, check_single_image, fit_frames, to_frames, to_model_pixels
+from flexiact_core.video import check_frames, check_single_image, fit_frames, lay_over_white, to_frames, to_model_pixels
 
 
 def picture(*shape):
@@ -107,3 +107,33 @@ def test_pixels_and_frames_are_each_others_inverse():
     assert torch.equal(pixels[0, :, 2, 3, 4], frames[2, 3, 4] * 2 - 1)
     assert torch.allclose(to_frames(pixels), frames, atol=1e-6)
     assert to_frames(pixels * 3).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 60), (40, 60), (1, 20, 30), (2, 40, 60)])
+def test_what_a_mask_hides_is_white(shape):
+    frames = torch.rand(2, 40, 60, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(shape)
+    mask[..., : shape[-2] // 2, :] = 1
+    shown = lay_over_white(frames, mask)
+    assert (shown[:, :18] == 1).all()
+    torch.testing.assert_close(shown[:, 22:], frames[:, 22:])
+
+
+def test_half_hidden_is_half_white():
+    shown = lay_over_white(torch.full((1, 16, 16, 3), 0.2), torch.full((1, 16, 16), 0.25))
+    torch.testing.assert_close(shown, torch.full((1, 16, 16, 3), 0.2 * 0.75 + 0.25))
+
+
+def test_the_empty_mask_of_a_picture_without_transparency_changes_nothing():
+    frames = torch.rand(1, 40, 60, 3)
+    assert torch.equal(lay_over_white(frames, torch.zeros(1, 64, 64)), frames)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [(torch.zeros(3, 16, 16), "one mask for each picture"), (torch.zeros(1, 16, 16, 3), "one mask for each"),
+     (torch.full((1, 16, 16), float("nan")), "not numbers")],
+)  # fmt: skip
+def test_a_mask_that_does_not_fit_is_refused(mask, words):
+    with pytest.raises(ShapeError, match=f"mask: .*{words}"):
+        lay_over_white(torch.zeros(2, 16, 16, 3), mask)
