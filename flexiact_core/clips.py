@@ -32,6 +32,11 @@ class ClipFormat:
     frame_multiple: int = 1
     frame_offset: int = 0
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width_px, self.height_px
+
 
 def cut_crops(
     frames: Tensor,

@@ -131,7 +131,7 @@ class FlexiActSampler(io.ComfyNode):
                     lazy=True,
                     tooltip=(
                         "One picture that is to perform the action. It is scaled to cover the size and cut at the "
-                        "centre; transparent parts become white."
+                        "centre. Of a cut-out picture connect Load Image's MASK, too."
                     ),
                 ),
                 FAESocket.Input(
@@ -200,6 +200,7 @@ class FlexiActSampler(io.ComfyNode):
                         "'attention'. The frames stay the same. Off: nothing is drawn, and it takes no time."
                     ),
                 ),
+                inputs.mask(),
             ],
             outputs=[
                 io.Image.Output(display_name="frames", tooltip="The frames, as many as asked for."),
@@ -228,12 +229,13 @@ class FlexiActSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: BaseModel, image, prompt, negative_prompt, width, height, bias_strength, hold_until, off_below,
-        weighting, fae: WeightedFAEs = (), acceleration: RunAcceleration | None = None, draw_attention=False, **run,
+        weighting, fae: WeightedFAEs = (), acceleration: RunAcceleration | None = None, draw_attention=False, mask=None,
+        **run,
     ) -> io.NodeOutput:  # fmt: skip
         from ..flexiact_core.flexiact.bias import MotionBias
 
         bias = MotionBias(bias_strength, hold_until, off_below, weighting)
-        picture = fit_picture(model, image, "image", width, height, run["num_frames"])
+        picture = fit_picture(model, image, "image", width, height, run["num_frames"], mask)
         attention = AttentionPicture(model, run["steps"]) if draw_attention else None
         frames = perform_action(model, picture, (prompt, negative_prompt), fae, bias, acceleration, attention, **run)
         return io.NodeOutput(

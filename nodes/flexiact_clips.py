@@ -132,7 +132,7 @@ class PrepareActionClips(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..flexiact_core.plots import tile_videos
 
-        stretch = media.from_reference(reference, fps, model.base.family.fps, start, duration)
+        stretch = reference_frames(model, reference, fps, start, duration)
         scales = (smallest_scale, largest_scale)
         clips, videos = prepare_clips(model, *stretch, caption, crops, seed, scale_range=scales, flip=flip)
         return io.NodeOutput(clips, tile_videos(videos))
@@ -205,8 +205,16 @@ def as_clips(model: BaseModel, reference, caption: str, crops: int, seed: int) -
     """Training clips of a reference: those of Prepare Action Clips as they are, a VIDEO or IMAGE cut and encoded."""
     if isinstance(reference, ActionClips):
         return reference
-    fps = model.base.family.fps
-    return prepare_clips(model, *media.from_reference(reference, fps, fps), caption, crops, seed)[0]
+    stretch = reference_frames(model, reference, model.base.family.fps)
+    return prepare_clips(model, *stretch, caption, crops, seed)[0]
+
+
+def reference_frames(model: BaseModel, reference, fps: float, start: float = 0.0, duration: float = 0.0):
+    """Frames (T, H, W, C) of a VIDEO, in the size the base learns from, or of an IMAGE at `fps`; and their speed."""
+    from ..flexiact_core.cogvideox.model import clip_format
+
+    form = clip_format(model.base)
+    return media.from_reference(reference, fps, form.fps, start, duration, size=form.size_px)
 
 
 def prepare_clips(model: BaseModel, frames, fps: float, caption: str, crops: int, seed: int, **cutting):
@@ -233,8 +241,7 @@ def released_clips(model: BaseModel, clips: Sequence[ListedClip], seed: int):
     form, generator = clip_format(model.base), encodings.generator(seed)
     videos = []
     for clip in clips:
-        size = (form.width_px, form.height_px)
-        frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=size, on_note=progress.say)
+        frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=form.size_px, on_note=progress.say)
         videos += cut_crops(frames, form.fps, form, 1, generator)
     return encode_videos(model, videos, [clip.caption for clip in clips]), videos
 

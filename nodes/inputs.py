@@ -33,6 +33,19 @@ def seed(
     return io.Int.Input("seed", default=0, min=0, max=ANY_SEED, control_after_generate=control, tooltip=tooltip)
 
 
+def mask():
+    """What of a picture is not to be seen."""
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        lazy=True,
+        tooltip=(
+            "The MASK that Load Image gives beside the picture: its transparent parts become white. Left open: the "
+            "whole picture is seen, and transparent parts show what colour they hide, often black."
+        ),
+    )
+
+
 def side(name: str, default: int):
     """Width or height of a video."""
     return io.Int.Input(

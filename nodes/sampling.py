@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from ..flexiact_core.cogvideox.model import Posterior
 
 
-def fit_picture(model: BaseModel, image: Tensor, name: str, width: int, height: int, num_frames: int) -> Tensor:
+def fit_picture(
+    model: BaseModel, image: Tensor, name: str, width: int, height: int, num_frames: int, mask: Tensor | None = None
+) -> Tensor:
     """The picture (1, height, width, 3) in 0..1 that a video starts from: scaled to cover, cut at the centre.
 
-    Raises ShapeError, with the input's `name`, if the IMAGE cannot be used, SettingError if the base cannot make such a
-    video.
+    What a MASK hides is white. Raises ShapeError, with the input's `name`, if the IMAGE cannot be used, SettingError if
+    the base cannot make such a video.
     """
     from ..flexiact_core.cogvideox.family import check_video_size
     from ..flexiact_core.cogvideox.model import fit_picture
 
-    picture = fit_picture(model.base, memory.ordinary(image), name, width, height)
+    mask = None if mask is None else memory.ordinary(mask)
+    picture = fit_picture(model.base, memory.ordinary(image), name, width, height, mask)
     check_video_size(model.base.transformer.config, width, height, num_frames)
     return picture
 

@@ -116,8 +116,7 @@ def encode_listed_clips(
         file = encoded_file(clip, folder)
         if not file.is_file():
             generator = torch.Generator().manual_seed(seed + index)
-            size = (form.width_px, form.height_px)
-            frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=size)
+            frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=form.size_px)
             window = select_window(frames, form, generator) / 255
             picked = torch.randperm(len(window), generator=generator)[:images_per_clip]
             video = encode_pixels(vae, to_model_pixels(window), device)

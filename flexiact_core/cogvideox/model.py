@@ -18,7 +18,7 @@ from torch import Tensor
 from ..clips import ClipFormat
 from ..errors import FileError
 from ..modules import share_weights
-from ..video import check_single_image, fit_frames
+from ..video import check_single_image, fit_frames, lay_over_white
 from ..weight_files import FileStamp
 from .family import COGVIDEOX_1_0, Family, family_of
 
@@ -98,12 +98,18 @@ def clip_format(base: CogVideoXI2V) -> ClipFormat:
     return ClipFormat(width_px, height_px, family.fps, max_frames, least, multiple, offset)
 
 
-def fit_picture(base: CogVideoXI2V, image: Tensor, name: str, width_px: int, height_px: int) -> Tensor:
+def fit_picture(
+    base: CogVideoXI2V, image: Tensor, name: str, width_px: int, height_px: int, mask: Tensor | None = None
+) -> Tensor:
     """One picture (1, height_px, width_px, 3) in 0..1, scaled to cover the size and cut at the centre.
 
-    image is (1, H, W, C). Raises ShapeError, with the input's `name`, if it is no single picture, or too small.
+    image is (1, H, W, C); what a mask (1, H, W) hides, as lay_over_white() takes it, is white. Raises ShapeError, with
+    the input's `name`, if it is no single picture, or too small, or the mask does not fit.
     """
-    return fit_frames(check_single_image(image, name, base.family.size_multiple), width_px, height_px)
+    picture = check_single_image(image, name, base.family.size_multiple)
+    if mask is not None:
+        picture = lay_over_white(picture, mask)
+    return fit_frames(picture, width_px, height_px)
 
 
 def for_num_latent_frames(transformer, num_latent_frames: int):

@@ -113,3 +113,22 @@ def test_a_picture_is_scaled_to_cover_and_cut_at_the_centre(small_model):
 def test_what_this_base_cannot_make_is_refused_with_the_inputs_name(small_model, shape, size, error, message):
     with pytest.raises(error, match=message):
         sampling.fit_picture(small_model, torch.rand(shape), "start", *size)
+
+
+def test_what_the_mask_of_a_cut_out_picture_hides_is_white(small_model, tmp_path):
+    """A PNG with transparent parts, as Load Image hands it on: picture and mask apart."""
+    import numpy as np
+    from comfy_api.latest import InputImpl
+    from PIL import Image
+
+    pixels = np.zeros((96, 160, 4), np.uint8)
+    pixels[24:72, 40:120] = (255, 0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "cut_out.png")
+    loaded = InputImpl.VideoFromFile(str(tmp_path / "cut_out.png")).get_components()
+    image, mask = loaded.images[..., :3], 1 - loaded.alpha.squeeze(-1)
+    fitted = sampling.fit_picture(small_model, image, "image", 64, 64, 9, mask)
+    assert_close(fitted[0, 2, 2], torch.ones(3))
+    assert_close(fitted[0, 32, 32], torch.tensor([1.0, 0.0, 0.0]), atol=0.02, rtol=0)
+    # Load Image's mask of a picture without transparency.
+    whole = sampling.fit_picture(small_model, image, "image", 64, 64, 9, torch.zeros(1, 64, 64))
+    assert torch.equal(whole, sampling.fit_picture(small_model, image, "image", 64, 64, 9))

@@ -51,6 +51,26 @@ def test_a_video_that_was_trimmed_before_stays_trimmed(clip):
     assert_close(brightness(frames)[0], torch.tensor(45 * 4.0), atol=5, rtol=0)
 
 
+def test_nothing_is_taken_from_outside_a_trimmed_stretch(clip):
+    trimmed = clip.as_trimmed(start_time=0.0, duration=2.0)
+    with pytest.raises(SettingError, match="start 2.5 s: the trimmed video has 2 seconds"):
+        media.from_reference(trimmed, 99.0, 8, start=2.5)
+    assert len(media.from_reference(trimmed, 99.0, 8, start=1.5, duration=9.0)[0]) == 4
+
+
+def test_a_file_gives_frames_of_the_size_asked_for(clip):
+    assert media.from_reference(clip, 99.0, 8, size=(32, 16))[0].shape == (24, 16, 32, 3)
+
+
+def test_hdr_is_said_on_the_node(tmp_path, said):
+    from comfy_api.latest import InputImpl
+    from videos import write_frames
+
+    video = write_frames(tmp_path / "a.mp4", np.zeros((9, 48, 64, 3), np.uint8), 8, transfer=16)
+    media.from_reference(InputImpl.VideoFromFile(str(video)), 8, 8)
+    assert len(said) == 1 and "a.mp4: HDR (PQ)" in said[0]
+
+
 def test_pictures_are_taken_at_the_speed_that_is_said():
     images = torch.rand(30, 4, 6, 3)
     frames, fps = media.from_reference(images, 15.0, 8, start=1.0, duration=0.4)
