@@ -112,7 +112,7 @@ def test_an_empty_list_still_says_what_to_do(folders):
     [
         ({"in_channels": 16}, "text-to-video"),
         ({"in_channels": 48}, "48 input channels"),
-        ({"patch_size_t": 2}, "CogVideoX 1.5"),
+        ({"patch_size_t": 2}, "learned positions in a model whose patches span frames"),
     ],
     ids=str,
 )
