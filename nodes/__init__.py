@@ -28,7 +28,7 @@ NODE_CLASS_MAPPINGS = {
 }
 
 # Folders under models/ that the pack reads; a new one is a row here. The small world's files come with the pack.
-MODEL_FOLDERS = (cogvideox.BASES, flexiact.FILES)
+MODEL_FOLDERS = (cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, flexiact.FILES)
 SHIPPED = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
 
 

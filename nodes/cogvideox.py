@@ -15,7 +15,11 @@ BASES = folders.ModelFolder(
     "CogVideo", "hf download zai-org/CogVideoX-5b-I2V --local-dir {folder}/CogVideoX-5b-I2V", "the base"
 )
 
+TEXT_ENCODERS = folders.ModelFolder("text_encoders")
+VAES = folders.ModelFolder("vae")
+
 SAME_FOLDER = "auto"
+FROM_COMPONENTS = "from components"
 AS_STORED, FLOAT8_FAST = "as stored", "float8_fast"
 
 
@@ -71,6 +75,28 @@ class LoadCogVideoXI2V(io.ComfyNode):
                         "sampling, faster on cards that can (RTX 40 and newer); changes the video more."
                     ),
                 ),
+                io.Combo.Input(
+                    "text_encoder",
+                    options=[FROM_COMPONENTS, *find_text_encoders()],
+                    default=FROM_COMPONENTS,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "A T5-v1.1-XXL encoder in models/text_encoders, as other models use it: bf16, fp16 or fp8 "
+                        "(.safetensors). It is read in place of the components' own, which is then not needed."
+                    ),
+                ),
+                io.Combo.Input(
+                    "vae",
+                    options=[FROM_COMPONENTS, *find_vaes()],
+                    default=FROM_COMPONENTS,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "A CogVideoX VAE in models/vae (.safetensors, diffusers keys). It is read in place of the "
+                        "components' own, which is then not needed."
+                    ),
+                ),
             ],
             outputs=[
                 CogVideoXI2VSocket.Output(
@@ -80,17 +106,30 @@ class LoadCogVideoXI2V(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model):
-        return folders.check_listed(model, find_bases(), BASES.missing(model))
+    def validate_inputs(cls, model, text_encoder=FROM_COMPONENTS, vae=FROM_COMPONENTS):
+        answers = [folders.check_listed(model, find_bases(), BASES.missing(model))]
+        for kind, name, found in ((TEXT_ENCODERS, text_encoder, find_text_encoders), (VAES, vae, find_vaes)):
+            if name != FROM_COMPONENTS:
+                answers.append(folders.check_listed(name, found(), kind.missing(name)))
+        return next((answer for answer in answers if answer is not True), True)
 
     @classmethod
-    def execute(cls, model, components, dtype, weights=AS_STORED) -> io.NodeOutput:
+    def execute(
+        cls, model, components, dtype, weights=AS_STORED, text_encoder=FROM_COMPONENTS, vae=FROM_COMPONENTS
+    ) -> io.NodeOutput:
         from ..flexiact_core.cogvideox.loading import load_base
 
-        source = base_path(model)
+        source, files = base_path(model), _part_files(text_encoder, vae)
         with memory.normal_tensors():
-            folder = _components(source, components)
-            base = load_base(source, folder, memory.compute_dtype(dtype), keep_float8=weights != AS_STORED)
+            base = load_base(
+                source,
+                _components(source, components, files),
+                memory.compute_dtype(dtype),
+                keep_float8=weights != AS_STORED,
+                vocabulary=folders.t5_vocabulary(),
+                free_bytes=memory.free_ram_bytes(),
+                **files,
+            )
         return io.NodeOutput(to_base_model(base, float8_products=weights == FLOAT8_FAST))
 
 
@@ -203,6 +242,16 @@ def find_base_folders() -> dict[str, Path]:
     return {name: path for name, path in find_bases().items() if path.is_dir()}
 
 
+def find_text_encoders() -> dict[str, Path]:
+    """Single files of a T5 encoder among ComfyUI's text encoders."""
+    return _safetensors(TEXT_ENCODERS, b"encoder.block.0.layer.0.SelfAttention.q.weight")
+
+
+def find_vaes() -> dict[str, Path]:
+    """Single files of a CogVideoX VAE among ComfyUI's VAEs."""
+    return _safetensors(VAES, b"decoder.mid_block.resnets.0.norm1.norm_layer.weight")
+
+
 def base_path(name: str | None) -> Path:
     """Where a base of find_bases() lies. Raises FileError with the sentence if it is not there."""
     return folders.path_of(name, find_bases(), BASES.missing(name))
@@ -226,11 +275,15 @@ def to_base_model(base, float8_products: bool = False) -> BaseModel:
             gpu,
             devices.unet_offload_device(),
             float8_products and base.dtype.itemsize == 2,
+            files=base.files,
         ),
         text_encoder=memory.to_patcher(
-            base.text_encoder, devices.text_encoder_device(), devices.text_encoder_offload_device()
+            base.text_encoder,
+            devices.text_encoder_device(),
+            devices.text_encoder_offload_device(),
+            files=base.files,
         ),
-        vae=memory.to_patcher(base.vae, devices.vae_device(), devices.vae_offload_device()),
+        vae=memory.to_patcher(base.vae, devices.vae_device(), devices.vae_offload_device(), files=base.files),
     )
     if float8_products and not any(isinstance(layer, comfy.ops.fp8_ops.Linear) for layer in base.transformer.modules()):
         progress.say(
@@ -240,7 +293,21 @@ def to_base_model(base, float8_products: bool = False) -> BaseModel:
     return model
 
 
-def _components(source: Path, name: str) -> Path:
+def _safetensors(kind: folders.ModelFolder, words: bytes) -> dict[str, Path]:
+    found = folders.find_files(kind, words)
+    return {name: path for name, path in found.items() if path.suffix == ".safetensors"}
+
+
+def _part_files(text_encoder: str, vae: str) -> dict[str, Path | None]:
+    """The single files chosen, by the part they are; None for what the components give."""
+    chosen = (("text_encoder", TEXT_ENCODERS, text_encoder, find_text_encoders), ("vae", VAES, vae, find_vaes))
+    return {
+        part: None if name == FROM_COMPONENTS else folders.path_of(name, found(), kind.missing(name))
+        for part, kind, name, found in chosen
+    }
+
+
+def _components(source: Path, name: str, files: dict[str, Path | None]) -> Path | None:
     from ..flexiact_core.errors import FileError
 
     if name != SAME_FOLDER:
@@ -250,7 +317,10 @@ def _components(source: Path, name: str) -> Path:
     found = find_base_folders()
     if len(found) == 1:
         return next(iter(found.values()))
+    if all(files.values()):
+        return None
     raise FileError(
         f"{source.name}: a single file holds the transformer alone. Choose under 'components' the diffusers folder "
-        f"that gives text encoder and VAE ({len(found)} folders found: {', '.join(list(found)[:4]) or 'none'})."
+        f"that gives text encoder and VAE ({len(found)} folders found: {', '.join(list(found)[:4]) or 'none'}), or "
+        "choose a file for each under 'text_encoder' and 'vae'."
     )

@@ -139,8 +139,7 @@ def make_base(
     }
     for offset, (name, module) in enumerate(parts.items()):
         _randomize(module, seed + offset)
-        if dtype != torch.float32:
-            module.to(dtype)
+        module.to(dtype)  # diffusers makes positions in float64
         # One matrix of the text encoder has two names, and the released file one of them.
         state = {key: value for key, value in module.state_dict().items() if key != "encoder.embed_tokens.weight"}
         stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"

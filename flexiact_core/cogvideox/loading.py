@@ -18,7 +18,7 @@ from .model import CogVideoXI2V
 from .parts import Part, check_room, contents_of, make_empty, plan_part
 from .sampling import make_scheduler
 from .text_encoder import plan_text_encoder
-from .tokenizer import load_tokenizer
+from .tokenizer import Tokenizer, load_tokenizer
 from .vae import RELEASED, plan_vae
 
 FLOAT8 = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
@@ -75,12 +75,7 @@ def load_base(
     encoder = plan_text_encoder(places["text_encoder"], dtype, width)
     parts = (transformer, encoder, plan_vae(places["vae"], dtype, _vae_config(components, transformer.module)))
     scheduler_config = _scheduler_config(components)
-    tokenizer = load_tokenizer(places["tokenizer"])
-    if len(tokenizer) > encoder.module.config.vocab_size:
-        raise FileError(
-            f"{places['tokenizer'].parent.name}/tokenizer: {len(tokenizer)} pieces, and the text encoder knows "
-            f"{encoder.module.config.vocab_size}. Choose the components of the same model."
-        )
+    tokenizer = _load_tokenizer(places["tokenizer"], encoder.module.config.vocab_size)
     if free_bytes is not None:
         check_room(source.name, parts, free_bytes)
     files = stamp_large(file for part in parts for file in part.files)
@@ -180,6 +175,16 @@ def _places(
                 "files for text encoder and VAE."
             )
     return places
+
+
+def _load_tokenizer(folder: Path, num_embeddings: int) -> Tokenizer:
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) > num_embeddings:
+        raise FileError(
+            f"{folder.parent.name}/{folder.name}: {len(tokenizer)} pieces, and the text encoder knows "
+            f"{num_embeddings}. Choose the components of the same model."
+        )
+    return tokenizer
 
 
 def _vae_config(components: Path | None, transformer) -> dict[str, Any]:

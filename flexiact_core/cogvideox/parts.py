@@ -138,7 +138,7 @@ def check_room(name: str, parts: Iterable[Part], free_bytes: int) -> None:
     """
     needed = {part.kind: part.count_bytes() for part in parts}
     if sum(needed.values()) > free_bytes:
-        each = ", ".join(f"{kind} {size / 1e9:.1f}" for kind, size in needed.items() if size >= 5e7)
+        each = ", ".join(f"{kind} {size / 1e9:.1f}" for kind, size in needed.items())
         raise FileError(
             f"{name}: needs {sum(needed.values()) / 1e9:.1f} GB of memory to load ({each}), {free_bytes / 1e9:.1f} GB "
             "are free. Close other programs, or choose the dtype that the files are stored in (bf16 for the released "

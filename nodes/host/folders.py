@@ -44,9 +44,9 @@ class ModelFolder:
 
     def missing(self, name: str | None) -> str:
         """The sentence for a file or folder that is not there."""
-        root = self.roots()[0]
-        way_out = f"fetch {self.released}: {self.command(root)}" if self.download else "put it there."
-        return f"'{name}' is not in {root}. Choose another from the list, or {way_out}"
+        # Where on the machine that folder lies is nothing for whoever looks at ComfyUI from another one.
+        way_out = f"fetch {self.released}: {self.command()}" if self.download else "put it there."
+        return f"'{name}' is not in models/{self.name}. Choose another from the list, or {way_out}"
 
 
 def register_folders(kinds: Iterable[ModelFolder], shipped: Path) -> None:
@@ -145,6 +145,13 @@ def input_path(name: str) -> Path:
 def digest(identity: dict) -> str:
     """A short name for a set of settings: equal sets, equal names."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def t5_vocabulary() -> Path:
+    """The folder of T5's vocabulary that comes with ComfyUI, for a base without a tokenizer of its own."""
+    import comfy.model_management
+
+    return Path(comfy.model_management.__file__).parent / "text_encoders" / "t5_tokenizer"
 
 
 def pack_version() -> str:

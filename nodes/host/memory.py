@@ -26,9 +26,18 @@ def compute_dtype(name: str):
     return torch.bfloat16 if memory.should_use_bf16(device) else torch.float16
 
 
-def to_patcher(module, load_device, offload_device, float8_products: bool = False):
+def free_ram_bytes() -> int:
+    """How much of the computer's memory can be taken now."""
+    import comfy.model_management as memory
+    import torch
+
+    return memory.get_free_memory(torch.device("cpu"))
+
+
+def to_patcher(module, load_device, offload_device, float8_products: bool = False, files=()):
     """ComfyUI's owner of a module's memory, which loads it, in parts where room is short, and frees it.
 
+    files are stamps of large files that hold its weights still: they are looked at before each run.
     With float8_products, matrices stored in float8 are multiplied in float8 while sampling, where that is possible.
     """
     import comfy.model_patcher
@@ -37,6 +46,7 @@ def to_patcher(module, load_device, offload_device, float8_products: bool = Fals
     _make_castable(module, load_device, float8_products)
     # A diffusers module's `device` cannot be set, and ComfyUI sets it: so it rides in a plain one.
     holder = torch.nn.ModuleDict({HELD_AS: module})
+    holder.flexiact_files = tuple(files)
     return comfy.model_patcher.CoreModelPatcher(holder, load_device=load_device, offload_device=offload_device)
 
 
@@ -58,6 +68,7 @@ def on_device(patcher, activation_bytes: int) -> Iterator:
     """
     import comfy.model_management as memory
 
+    _check_files(patcher)
     with normal_tensors():
         memory.load_models_gpu([patcher], memory_required=activation_bytes)
         yield patcher.load_device
@@ -77,6 +88,7 @@ def load_to_train(patcher, activation_bytes: int) -> None:
     """Loads a part, or loads it again, so that it can take part in training."""
     import comfy.model_management as memory
 
+    _check_files(patcher)
     memory.load_models_gpu([patcher], memory_required=activation_bytes)
     # Weights that ComfyUI moved for another node are inference tensors; one after the other is copied.
     for tensor in (*patcher.model.parameters(), *patcher.model.buffers()):
@@ -111,6 +123,13 @@ def ordinary(tensor):
     """A copy of a tensor from another node that is no inference tensor."""
     with normal_tensors():
         return tensor.clone()
+
+
+def _check_files(patcher) -> None:
+    """Passes if the files that hold the weights are as they were. Raises FileError before a weight is touched."""
+    from ...flexiact_core.weight_files import check_unchanged
+
+    check_unchanged(getattr(patcher.model, "flexiact_files", ()))
 
 
 def _make_castable(module, load_device, float8_products: bool) -> None:

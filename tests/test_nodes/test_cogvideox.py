@@ -77,6 +77,69 @@ def test_a_single_file_among_several_folders_asks_which_one(base, folders):
     assert load("single.safetensors", components="second").base.dtype == torch.float32
 
 
+def put_part_files(base, folders, dtype=torch.float32):
+    """The base's text encoder and VAE as single files in ComfyUI's folders."""
+    for part, place in (("text_encoder", "text_encoders/t5xxl.safetensors"), ("vae", "vae/cogvideox.safetensors")):
+        save_file({key: value.to(dtype) for key, value in weights_of(base / part).items()}, folders / place)
+
+
+def test_text_encoder_and_vae_can_be_files_of_comfyuis_own_folders(base, folders):
+    put_part_files(base, folders)
+    save_file({"x": torch.ones(1)}, folders / "vae" / "of another model.safetensors")
+    assert list(cogvideox.find_text_encoders()) == ["t5xxl.safetensors"]
+    assert list(cogvideox.find_vaes()) == ["cogvideox.safetensors"]
+    expected = load("somewhere/any name").base
+    shutil.rmtree(base / "text_encoder")
+    found = load("somewhere/any name", text_encoder="t5xxl.safetensors", vae="cogvideox.safetensors").base
+    for part in ("text_encoder", "vae"):
+        state = getattr(expected, part).state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in getattr(found, part).state_dict().items())
+
+
+def test_a_base_without_a_vocabulary_takes_the_one_that_comfyui_brings(base):
+    from flexiact_core.cogvideox.tokenizer import load_tokenizer
+
+    assert load_tokenizer(host_folders.t5_vocabulary())("a cat").input_ids == [3, 9, 1712, 1]
+    shutil.rmtree(base / "tokenizer")
+    # It is T5's, so a small text encoder knows fewer pieces.
+    with pytest.raises(FileError, match="text_encoders/t5_tokenizer: 32100 pieces, and the text encoder knows 128"):
+        load("somewhere/any name")
+
+
+def test_files_that_are_not_there_are_named(base, folders):
+    answer = cogvideox.LoadCogVideoXI2V.validate_inputs("somewhere/any name", text_encoder="gone.safetensors")
+    assert answer == "'gone.safetensors' is not in models/text_encoders. Choose another from the list, or put it there."
+    assert cogvideox.LoadCogVideoXI2V.validate_inputs("somewhere/any name") is True
+    with pytest.raises(FileError, match="'gone.safetensors' is not in models/vae"):
+        load("somewhere/any name", vae="gone.safetensors")
+
+
+def test_a_base_that_does_not_fit_into_memory_is_refused(base, monkeypatch):
+    monkeypatch.setattr(memory, "free_ram_bytes", lambda: 1000)
+    with pytest.raises(FileError, match="any name: needs 0.0 GB of memory to load .transformer 0.0, text encoder 0.0"):
+        load("somewhere/any name")
+
+
+def test_a_file_overwritten_in_place_is_noticed_before_the_next_run(base, folders, sample, monkeypatch):
+    from flexiact_core import weight_files
+    from flexiact_core.cogvideox import parts
+
+    for module in (weight_files, parts):
+        monkeypatch.setattr(module, "MAX_READ_BYTES", 100)
+    model = load("somewhere/any name")
+    with memory.on_device(model.vae, 0):
+        pass
+    file = next((base / "vae").glob("*.safetensors"))
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(
+        FileError, match="diffusion_pytorch_model.safetensors: the file was changed after it was loaded"
+    ):
+        with memory.on_device(model.vae, 0):
+            pass
+    with pytest.raises(FileError, match="was changed after it was loaded"):
+        memory.load_to_train(model.transformer, 0)
+
+
 def test_actions_and_adapters_are_told_apart_by_what_is_in_them(folders):
     from flexiact_pack.nodes.flexiact import FILES
 
@@ -93,8 +156,8 @@ def test_actions_and_adapters_are_told_apart_by_what_is_in_them(folders):
 def test_a_missing_base_is_named_with_its_folder_and_the_command_that_fetches_it(folders):
     answer = cogvideox.LoadCogVideoXI2V.validate_inputs("CogVideoX-5b-I2V")
     assert "'CogVideoX-5b-I2V' is not in" in answer
-    assert str(folders / "CogVideo") in answer
-    assert "hf download" in answer
+    assert "hf download zai-org/CogVideoX-5b-I2V --local-dir models/CogVideo" in answer
+    assert str(folders) not in answer
 
 
 def test_an_empty_list_still_says_what_to_do(folders):
@@ -103,7 +166,7 @@ def test_an_empty_list_still_says_what_to_do(folders):
     for node, name in ((cogvideox.LoadCogVideoXI2V, "CogVideo"), (ApplyRefAdapter, "flexiact"),
                        (LoadFAEEmbedding, "flexiact")):  # fmt: skip
         answer = node.validate_inputs(host_folders.NONE_FOUND)
-        assert str(folders / name) in answer
+        assert f"models/{name}" in answer and str(folders) not in answer
         assert "hf download" in answer
 
 
