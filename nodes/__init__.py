@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from . import cogvideox, flexiact
+from . import amg, cogvideox, flexiact
+from .amg import AMGSampler, LoadAMG, LoadAMGDemoFolder
+from .amg_training import SaveAMGAdapter, TrainAMG
 from .avatars import PlaceAvatar, RenderAvatars
 from .cogvideox import FlexiActAcceleration, LoadCogVideoXI2V
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
@@ -25,10 +27,15 @@ NODE_CLASS_MAPPINGS = {
     "MeasureAction": MeasureAction,
     "PlaceAvatar": PlaceAvatar,
     "RenderAvatars": RenderAvatars,
+    "LoadAMG": LoadAMG,
+    "AMGSampler": AMGSampler,
+    "LoadAMGDemoFolder": LoadAMGDemoFolder,
+    "TrainAMG": TrainAMG,
+    "SaveAMGAdapter": SaveAMGAdapter,
 }
 
 # Folders under models/ that the pack reads; a new one is a row here. The small world's files come with the pack.
-MODEL_FOLDERS = (cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, flexiact.FILES)
+MODEL_FOLDERS = (cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, flexiact.FILES, amg.FILES)
 SHIPPED = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
 
 

@@ -52,15 +52,8 @@ class LoadCogVideoXI2V(io.ComfyNode):
                         "own folder; for a single file, the only folder there is."
                     ),
                 ),
-                io.Combo.Input(
-                    "dtype",
-                    options=list(memory.DTYPES),
-                    default="auto",
-                    advanced=True,
-                    tooltip=(
-                        "The number format to compute in. auto: bf16 where the card has it, else fp16; fp32 on a CPU. "
-                        "fp32 needs twice the memory. float8 weights in a file stay float8 and are cast when used."
-                    ),
+                inputs.dtype(
+                    "fp32 needs twice the memory. float8 weights in a file stay float8 and are cast when used."
                 ),
                 io.Combo.Input(
                     "weights",

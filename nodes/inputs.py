@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from comfy_api.latest import io
 
-from .host import folders
+from .host import folders, memory
 from .sockets import AccelerationSocket, CogVideoXI2VSocket
 
 ANY_SEED = 0xFFFFFFFFFFFFFFFF
@@ -23,6 +23,19 @@ def file_list(name: str, found: Iterable[str], tooltip: str):
     A list without an entry could not be queued, and so could not say what is missing.
     """
     return io.Combo.Input(name, options=folders.listed(found), tooltip=tooltip)
+
+
+def dtype(more: str):
+    """The number format that a model computes in."""
+    return io.Combo.Input(
+        "dtype",
+        options=list(memory.DTYPES),
+        default="auto",
+        advanced=True,
+        tooltip=(
+            "The number format to compute in. auto: bf16 where the card has it, else fp16; fp32 on a CPU. " + more
+        ),
+    )
 
 
 def seed(

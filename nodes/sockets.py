@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from torch import Tensor
 
+    from ..flexiact_core.amg.model import AMG
     from ..flexiact_core.cogvideox.acceleration import Acceleration
     from ..flexiact_core.cogvideox.encodings import Clips
     from ..flexiact_core.cogvideox.model import CogVideoXI2V, Posterior
@@ -62,9 +63,26 @@ class RunAcceleration:
     merge_adapters: bool = True
 
 
+@dataclass(frozen=True, eq=False)
+class AMGModel:
+    """What flows through AMG_MODEL: the model, ComfyUI's patcher of its UNet, and what encodes words and pictures.
+
+    words and pictures are the model's own parts or ComfyUI's CLIP and VAE, as amg_parts has them; None where neither
+    is there.
+    """
+
+    amg: AMG
+    unet: ModelPatcher
+    words: Any = None
+    pictures: Any = None
+
+
 # What flows through FLEXIACT_FAE: each action with its own strength.
 WeightedFAEs = tuple[tuple["FAE", float], ...]
 
+AMGSocket = io.Custom("AMG_MODEL")
+# A clip of the release's: encoded frames or pictures of avatars.
+AMGAvatarSocket = io.Custom("AMG_AVATAR")
 CogVideoXI2VSocket = io.Custom("COGVIDEOX_I2V")
 FAESocket = io.Custom("FLEXIACT_FAE")
 AccelerationSocket = io.Custom("FLEXIACT_ACCELERATION")

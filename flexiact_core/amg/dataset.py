@@ -75,6 +75,11 @@ class ReleasedClips:
         zero = folder / ZERO_FILE
         self.zero_text = _text(read_tensor(zero)) if zero.is_file() else None
 
+    @property
+    def identity(self) -> list:
+        """What tells these clips from others, in values that JSON can hold."""
+        return [len(self.starts), self.starts[0], self.starts[-1], self.num_frames, self.step]
+
     def draw(self, generator: torch.Generator) -> AvatarClip:
         """A random clip."""
         start = self.starts[int(torch.randint(len(self.starts), (), generator=generator))]
@@ -92,6 +97,11 @@ class EncodedPairs:
     def __init__(self, files: Sequence[Path], scaling_factor: float, num_frames: int = TRAINED_FRAMES):
         self.files, self.scaling_factor, self.num_frames = list(files), scaling_factor, num_frames
 
+    @property
+    def identity(self) -> list:
+        """What tells these clips from others, in values that JSON can hold."""
+        return [sorted(file.name for file in self.files), self.num_frames]
+
     def draw(self, generator: torch.Generator) -> AvatarClip:
         """A random window of a random pair."""
         tensors = read_tensors(self.files[int(torch.randint(len(self.files), (), generator=generator))])
@@ -108,6 +118,12 @@ def is_released(folder: Path) -> bool:
     """Whether a folder has the layout of the release's training data."""
     folder = Path(folder)
     return all((folder / name).is_dir() for name in (VIDEO_FOLDER, CAPTION_FOLDER))
+
+
+def check_clips(folder: Path) -> None:
+    """Nothing, if a folder has the layout of either kind. Raises FileError as find_pairs() does otherwise."""
+    if not is_released(folder):
+        find_pairs(folder)
 
 
 def find_pairs(folder: Path) -> list[Pair]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..training import OnStep, Recipe, StopTraining, TrainingState, check_training_settings, descend
-from .model import AMG, CONV_IN, RANK, Adapter, inject_lora
+from .model import AMG, CONV_IN, RANK, Adapter, apply_adapter, inject_lora
 from .sampling import NUM_TIMESTEPS, make_scheduler
 
 # AdamW's own moments, no decay, nothing cut: as the release trains.
@@ -122,15 +122,15 @@ def make_learner(
     amg: AMG, rank: int, device: torch.device, generator: torch.Generator
 ) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
     """A second UNet over the same weights that learns, and what it learns, float32, by the names of an adapter file."""
-    learner = inject_lora(amg.unet, amg.lora, rank)
+    learner = inject_lora(amg.unet, amg.adapter.lora, rank)
     parameters = {}
     for name, matrix in learner.named_parameters():
         if ".lora_" in name:
-            if not amg.lora and ".lora_A." in name:
+            if not amg.adapter.lora and ".lora_A." in name:
                 # The release's own start; drawn here, so that the seed fixes it.
                 matrix.data = torch.randn(matrix.shape, generator=generator) / len(matrix)
             parameters[name.replace(".learning.", ".")] = matrix
-    learner.conv_in = LearnedInput(amg.unet.conv_in)
+    learner.conv_in = LearnedInput(apply_adapter(amg.unet, Adapter(conv_in=amg.adapter.conv_in)).conv_in)
     # diffusers casts times to what the first layer is stored in, and that one is now stored in float32.
     learner.time_embedding.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(amg.dtype), *inputs[1:]))
     parameters |= dict(zip(CONV_IN, (learner.conv_in.weight, learner.conv_in.bias)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -42,22 +44,19 @@ def load_amg(
     Raises FileError if a file is missing, damaged, unsafe or of another model.
     """
     source = Path(source)
+    name = source.name if source.is_dir() else source.stem
     config = read_json(source / "unet" / "config.json") if source.is_dir() else {}
-    unet, lora = build_unet(source.name, read_unet(source, max_bytes), dtype, config)
-    reads_avatar = bool(unet.conv_in.weight[:, LATENT_CHANNELS:].any())
+    unet, learned = build_unet(source.name, read_unet(source, max_bytes), dtype, config)
+    reads_avatar = bool(learned.conv_in[CONV_IN[0]][:, LATENT_CHANNELS:].any())
     if adapter is not None:
-        learned = load_adapter(adapter)
+        learned, reads_avatar = load_adapter(adapter), True
         check_adapter(learned, unet)
-        conv_in = {key: value.to(dtype) for key, value in learned.conv_in.items()}
-        unet.load_state_dict(conv_in, strict=False, assign=True)
-        unet.requires_grad_(False)
-        lora, reads_avatar = learned.lora, True
     text_encoder = tokenizer = vae = None
     if components is not None:
         text_encoder, tokenizer, vae = load_parts(components, dtype, tokenizer_folder)
         check_text_width(components.name, text_encoder.config.hidden_size, unet)
     zero = None if zero_text is None else load_zero_text(zero_text, unet)
-    return AMG(unet, dtype, lora, reads_avatar, text_encoder, tokenizer, vae, zero, source.stem)
+    return AMG(unet, dtype, learned, reads_avatar, text_encoder, tokenizer, vae, zero, name)
 
 
 def has_components(source: Path) -> bool:
@@ -78,7 +77,7 @@ def read_unet(source: Path, max_bytes: int | None = None) -> dict[str, Tensor]:
 def build_unet(
     name: str, state: Mapping[str, Tensor], dtype: torch.dtype, stored: Mapping[str, Any] = MappingProxyType({})
 ):
-    """The UNet with eight input channels, and its LoRA by peft's names (empty if it has none).
+    """The UNet with eight input channels, and the adapter in the file: its LoRA (empty if it has none) and input layer.
 
     state is under released or diffusers names; stored is a diffusers config, for what shapes do not tell. A base that
     reads four channels is widened; the avatar counts 0.
@@ -104,7 +103,8 @@ def build_unet(
     check_keys(name, shapes, expected, "The file is incomplete or of another model. " + NEEDED)
     # Copies, so that nothing stays mapped to the file.
     unet.load_state_dict({key: value.to(dtype, copy=True) for key, value in base.items()}, strict=True, assign=True)
-    return unet.eval().requires_grad_(False), {key: value.float().clone() for key, value in lora.items()}
+    learned = Adapter(_copies(lora), _copies({key: base[key] for key in CONV_IN}), Path(name).stem)
+    return unet.eval().requires_grad_(False), learned
 
 
 def load_adapter(path: Path) -> Adapter:
@@ -161,6 +161,23 @@ def check_text_width(name: str, width: int, unet) -> None:
             f"{name}: text of width {width}{kinds.get(width, '')} found, {needed} needed. Use the text encoder of "
             "Stable Diffusion 2.x."
         )
+
+
+def adapter_digest(adapter: Adapter) -> str:
+    """A short name for what an adapter holds: equal ones, equal names."""
+    contents = hashlib.sha256()
+    for key, value in sorted(adapter.tensors().items()):
+        contents.update(key.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+    return contents.hexdigest()
+
+
+def with_adapter(amg: AMG, adapter: Adapter) -> AMG:
+    """The same model with other learned parts; the one given is left as it is."""
+    return replace(amg, adapter=adapter, reads_avatar=True)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}
 
 
 def _describe(name: str, shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, Any]) -> dict:

@@ -36,11 +36,11 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 class Adapter:
     """What AMG learned on top of a ModelScope base: LoRA matrices by peft's names, and the new input layer.
 
-    conv_in holds 'conv_in.weight' (C, 8, 3, 3) and 'conv_in.bias' (C,).
+    conv_in holds 'conv_in.weight' (C, 8, 3, 3) and 'conv_in.bias' (C,). Empty parts leave the base's as they are.
     """
 
-    lora: Mapping[str, Tensor]
-    conv_in: Mapping[str, Tensor]
+    lora: Mapping[str, Tensor] = field(default_factory=dict)
+    conv_in: Mapping[str, Tensor] = field(default_factory=dict)
     name: str = ""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -52,26 +52,20 @@ class Adapter:
 class AMG:
     """A loaded AMG; every module on the CPU, in eval mode, frozen. Parts that come from elsewhere are None.
 
-    unet holds the base's weights and the input layer; lora stays beside it until it is merged or injected.
-    reads_avatar is False for a ModelScope base that was widened for training and has not seen an avatar yet.
+    unet holds the base's weights; what was learned stays beside it until it is applied or injected. reads_avatar is
+    False for a ModelScope base that was widened for training and has not seen an avatar yet.
     zero_text (1, S, D) stands for no words in guidance; None: the encoding of an empty prompt.
     """
 
     unet: UNet3DConditionModel
     dtype: torch.dtype
-    lora: Mapping[str, Tensor] = field(default_factory=dict)
+    adapter: Adapter = field(default_factory=Adapter)
     reads_avatar: bool = True
     text_encoder: CLIPTextModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
     vae: AutoencoderKL | None = None
     zero_text: Tensor | None = None
     name: str = ""
-
-    @property
-    def adapter(self) -> Adapter:
-        """What was learned, ready to be saved."""
-        state = self.unet.state_dict()
-        return Adapter(self.lora, {key: state[key] for key in CONV_IN}, self.name)
 
 
 def describe_unet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -122,6 +116,12 @@ def lora_shapes(unet, rank: int) -> dict[str, tuple[int, int]]:
     return shapes
 
 
+def count_learned(unet, rank: int) -> int:
+    """How many numbers an adapter of this rank has."""
+    conv_in = sum(value.numel() for value in unet.conv_in.parameters())
+    return conv_in + sum(width * height for width, height in lora_shapes(unet, rank).values())
+
+
 def widen_input(weight: Tensor) -> Tensor:
     """Weights (C, 8, 3, 3) of an input layer that reads an avatar too, from (C, 4, 3, 3): the avatar counts 0 at first.
 
@@ -130,16 +130,24 @@ def widen_input(weight: Tensor) -> Tensor:
     return torch.cat([weight, torch.zeros_like(weight)], dim=1)
 
 
-def merge_lora(unet, lora: Mapping[str, Tensor], weight: float = 1.0):
-    """A second UNet whose attention has taken in `lora`; other weights are shared, the one given is left as it is."""
+def apply_adapter(unet, adapter: Adapter):
+    """A second UNet with the adapter's input layer, whose attention has taken in its LoRA.
+
+    Other weights are shared; the one given is left as it is.
+    """
     twin = share_weights(unet)
-    for name, change in lora_changes(lora).items():
+    if adapter.conv_in:
+        twin.conv_in = _copy_layer(unet.conv_in)
+        for name in ("weight", "bias"):
+            value = adapter.conv_in[f"conv_in.{name}"].to(getattr(unet.conv_in, name))
+            setattr(twin.conv_in, name, torch.nn.Parameter(value, requires_grad=False))
+    for name, change in lora_changes(adapter.lora).items():
         path, _, leaf = name.rpartition(".")
         parent = twin.get_submodule(path)
         layer = _copy_layer(parent._modules[leaf])
         down, up = (matrix.to(layer.weight.device, torch.float32) for matrix in change)
         layer.weight = torch.nn.Parameter(
-            (layer.weight.float() + weight * up @ down).to(layer.weight.dtype), requires_grad=False
+            (layer.weight.float() + up @ down).to(layer.weight.dtype), requires_grad=False
         )
         parent._modules[leaf] = layer
     return twin

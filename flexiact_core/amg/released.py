@@ -18,7 +18,7 @@ from ..errors import FileError, SettingError
 from ..weight_files import read_tensor
 from .model import LATENT_CHANNELS, TRAINED_FRAMES
 from .parts import read_json
-from .pictures import frames_to_clip
+from .pictures import frames_to_clip, preview_frame
 
 STEP = 3
 LATENT_SUFFIXES, PICTURE_SUFFIXES = (".pth", ".pt"), (".jpg", ".jpeg", ".png")
@@ -65,6 +65,13 @@ def read_demo(folder: Path, start: int = 0, step: int = STEP, num_frames: int = 
     if paths[0].suffix in LATENT_SUFFIXES:
         return DemoClip(read_latents(paths), None, captions, start, starts)
     return DemoClip(None, _read_pictures(paths), captions, start, starts)
+
+
+def preview(clip: DemoClip) -> Tensor:
+    """Pictures (F, H, W, 3) in 0..1 of a clip: its frames, or a guess at what its latents show, a pixel each."""
+    if clip.latents is None:
+        return clip.frames
+    return torch.stack([preview_frame(clip.latents, index) for index in range(clip.latents.shape[2])])
 
 
 def find_frames(folder: Path) -> dict[int, Path]:

@@ -110,6 +110,23 @@ def choose_checkpointing(patcher, choice: str, num_bytes: tuple[int, int]) -> tu
     return (checkpointed, True) if choice == "on" else (whole, False)
 
 
+def has_room(patcher, activation_bytes: int) -> bool:
+    """Whether a card holds a part whole with this room beside it; a CPU gains nothing from more at once."""
+    import comfy.model_management as memory
+
+    device = patcher.load_device
+    whole = patcher.model_size() + activation_bytes
+    return not memory.is_device_cpu(device) and whole < 0.9 * memory.get_total_memory(device)
+
+
+def free_bytes() -> int:
+    """How much of the machine's main memory is free."""
+    import comfy.model_management as memory
+    import torch
+
+    return int(memory.get_free_memory(torch.device("cpu")))
+
+
 @contextmanager
 def normal_tensors() -> Iterator[None]:
     """Computes without gradients, but not in inference mode."""

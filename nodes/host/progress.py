@@ -70,6 +70,13 @@ class TrainingProgress(Progress):
         self.sample = tile_videos([frames])[0]
 
 
+def stop_if_cancelled() -> None:
+    """Raises ComfyUI's interrupt if the user has pressed Cancel."""
+    import comfy.model_management as memory
+
+    memory.throw_exception_if_processing_interrupted()
+
+
 def interrupt() -> type[BaseException]:
     """The exception that ComfyUI raises, in progress reports and inside models, once the user has pressed Cancel."""
     import comfy.model_management as memory

@@ -44,17 +44,16 @@ class AMGGolden:
 
     @cached_property
     def parts(self):
-        """The UNet without its LoRA, and the LoRA."""
+        """The UNet without what was learned, and that."""
         from flexiact_core.amg.loading import build_unet
 
         return build_unet("golden", self.state, torch.float32)
 
     @cached_property
     def merged(self):
-        from flexiact_core.amg.model import merge_lora
+        from flexiact_core.amg.model import apply_adapter
 
-        unet, lora = self.parts
-        return merge_lora(unet, lora)
+        return apply_adapter(*self.parts)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,12 @@
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from flexiact_core.amg.fit import AvatarClip, adapter_of, avatar_loss, draw_batch, fit_amg, make_learner
-from flexiact_core.amg.loading import check_adapter, load_adapter, save_adapter
-from flexiact_core.amg.model import inject_lora, lora_shapes, merge_lora
+from flexiact_core.amg.loading import check_adapter, load_adapter, save_adapter, with_adapter
+from flexiact_core.amg.model import apply_adapter, inject_lora, lora_shapes
 from flexiact_core.amg.sampling import make_scheduler
 from flexiact_core.errors import FileError, SettingError
 from flexiact_core.training import StopTraining, load_state, save_state
@@ -33,7 +32,8 @@ def same(first, second):
 
 def test_the_loss_is_the_releases(amg_golden):
     io, scheduler = amg_golden.io, make_scheduler()
-    unet = inject_lora(*amg_golden.parts)
+    base, learned = amg_golden.parts
+    unet = inject_lora(base, learned.lora)
     times = io["in.t_train"]
     assert_close(scheduler.add_noise(io["in.x0"], io["in.noise"], times), io["out.loss_xt"], atol=1e-6, rtol=0)
     for row in range(len(times)):
@@ -73,10 +73,7 @@ def test_training_leaves_the_model_as_it_is_and_learns(small, clip):
         with torch.no_grad():
             return float(avatar_loss(unet, make_scheduler(), **batch))
 
-    learned = merge_lora(small.unet, adapter.lora)
-    learned.conv_in = make_learner(small, 4, CPU, torch.Generator())[0].conv_in
-    learned.conv_in.load_state_dict({key.removeprefix("conv_in."): value for key, value in adapter.conv_in.items()})
-    assert loss(learned) < 0.97 * loss(small.unet)
+    assert loss(apply_adapter(small.unet, adapter)) < 0.97 * loss(small.unet)
 
 
 def test_a_step_is_adam_without_decay_and_nothing_is_cut(small, clip):
@@ -112,9 +109,9 @@ def test_training_goes_on_bit_for_bit_after_it_was_stopped(small, clip, tmp_path
 
 def test_training_goes_on_from_the_lora_that_a_model_has(small, clip):
     first = adapter_of(fit(small, clip))
-    again = replace(small, lora=first.lora)
+    again = with_adapter(small, first)
     state = fit(again, clip, steps=1, learning_rate=1e-9)
-    for key, value in first.lora.items():
+    for key, value in first.tensors().items():
         assert_close(state.parameters[key], value, atol=1e-7, rtol=0)
 
 

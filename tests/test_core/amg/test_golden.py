@@ -16,7 +16,9 @@ FORWARD = {"atol": 3e-5, "rtol": 0}
 
 @pytest.fixture(scope="module", params=["merged", "injected"])
 def unet(request, amg_golden):
-    return amg_golden.merged if request.param == "merged" else inject_lora(*amg_golden.parts)
+    return (
+        amg_golden.merged if request.param == "merged" else inject_lora(amg_golden.parts[0], amg_golden.parts[1].lora)
+    )
 
 
 def forward(unet, io, text, timestep=951):

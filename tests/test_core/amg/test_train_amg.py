@@ -58,14 +58,14 @@ def test_the_command_goes_on_from_its_checkpoint(model, data, tmp_path, capsys):
     whole, parts = load_file(tmp_path / "whole.safetensors"), load_file(tmp_path / "parts.safetensors")
     assert all((whole[key] == parts[key]).all() for key in whole)
     adapted = load_amg(model, torch.float32, adapter=tmp_path / "whole.safetensors")
-    assert adapted.lora.keys() == load_adapter(tmp_path / "whole.safetensors").lora.keys()
+    assert adapted.adapter.lora.keys() == load_adapter(tmp_path / "whole.safetensors").lora.keys()
 
 
 def test_two_processes_learn_what_one_learns_from_twice_the_batch(model, data, tmp_path):
-    train(parse_arguments(settings(model, data, tmp_path / "one.safetensors", "--steps", "2", "--batch-size", "2")))
+    train(parse_arguments(settings(model, data, tmp_path / "one.safetensors", "--steps", "1", "--batch-size", "2")))
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "flexiact_core.amg.train_amg"]
     run = subprocess.run(
-        [sys.executable, "-m", *launcher, *settings(model, data, tmp_path / "two.safetensors", "--steps", "2")],
+        [sys.executable, "-m", *launcher, *settings(model, data, tmp_path / "two.safetensors", "--steps", "1")],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
@@ -75,7 +75,7 @@ def test_two_processes_learn_what_one_learns_from_twice_the_batch(model, data, t
     assert averages
     for key in averages:
         # The mean of the gradients, so equal only if every step's gradients were.
-        assert (one[key] - two[key]).abs().max() <= 1e-4 * one[key].abs().max(), key
+        assert (one[key] - two[key]).abs().max() <= 1e-5 * one[key].abs().max(), key
 
 
 def test_a_folder_of_pairs_is_encoded_and_learned(model, tmp_path):
