@@ -39,7 +39,7 @@ class AttentionPicture:
 
 
 def perform_action(
-    model: BaseModel, picture, prompts, fae: WeightedFAEs, bias, acceleration: RunAcceleration | None = None,
+    model: BaseModel, picture, prompts, faes: WeightedFAEs, bias, acceleration: RunAcceleration | None = None,
     attention: AttentionPicture | None = None, *, num_frames: int, steps: int, **settings,
 ):  # fmt: skip
     """Frames (num_frames, H, W, 3) in which the picture, as fit_picture() gives it, performs the actions.
@@ -52,8 +52,8 @@ def perform_action(
     from ..flexiact_core.flexiact.fae import check_fae
     from ..flexiact_core.flexiact.transfer import transfer_action
 
-    for action, _ in fae:
-        check_fae(action, model.base.transformer)
+    for fae, _ in faes:
+        check_fae(fae, model.base.transformer)
     acceleration = acceleration or RunAcceleration(EXACT)
     transformer, adapters = sampling_transformer(model, acceleration.merge_adapters)
 
@@ -66,7 +66,7 @@ def perform_action(
         return transfer_action(
             model.base, posterior, *embeds,
             Run(num_frames, device, steps, acceleration=acceleration.run, on_step=on_each_step, **settings),
-            faes=fae, adapters=adapters, bias=bias, on_share=attention.on_share if attention else None,
+            faes=faes, adapters=adapters, bias=bias, on_share=attention.on_share if attention else None,
         )  # fmt: skip
 
     return sample_video(

@@ -192,6 +192,47 @@ def test_no_python_file_chooses_a_device_or_makes_layers_of_its_own():
     )
 
 
+# Programs that are still in one piece.
+IN_ONE_PIECE = {"train_amg.train", "train_refadapter.train", "adapter_training.build_refadapter", "build.main",
+                "hogwild._work"}  # fmt: skip
+
+
+def code_lines(function, lines: list[str]) -> int:
+    """Lines of a function's body, without its docstring, comments and blank lines."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    code = lines[body[0].lineno - 1 : function.end_lineno] if body else []
+    return sum(1 for line in code if line.strip() and not line.strip().startswith("#"))
+
+
+def complaints_about_size(source: str, path: Path) -> list[str]:
+    lines = source.splitlines()
+    found = [f"{name_of(path)}: {len(lines)} lines; 350 are allowed"] if len(lines) > 350 else []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or node.name == "define_schema":
+            continue  # a schema is a list, whatever its length
+        allowed = 15 if node.name == "execute" and name_of(path).startswith("nodes/") else 40
+        if f"{path.stem}.{node.name}" not in IN_ONE_PIECE and (found_lines := code_lines(node, lines)) > allowed:
+            found.append(f"{name_of(path)}: {node.name} has {found_lines} lines of code; {allowed} are allowed")
+    return found
+
+
+def test_a_node_is_a_door_and_functions_and_files_are_short():
+    check([complaint for path in PACK for complaint in complaints_about_size(path.read_text("utf-8"), path)])
+
+
+def test_the_rule_of_sizes_notices_what_it_forbids():
+    def function(name: str, count: int) -> str:
+        return f'def {name}():\n    """Says."""\n    # Why.\n\n' + "    x = 1\n" * count
+
+    node, core = ROOT / "nodes" / "x.py", ROOT / "flexiact_core" / "x.py"
+    assert complaints_about_size(function("execute", 15), node) == []
+    assert len(complaints_about_size(function("execute", 16), node)) == 1
+    assert complaints_about_size(function("work", 40), core) == []
+    assert len(complaints_about_size(function("work", 41), core)) == 1
+    assert complaints_about_size("x = 1\n" * 350, core) == []
+    assert len(complaints_about_size("x = 1\n" * 351, core)) == 1
+
+
 def test_no_file_names_a_machines_folders_or_a_package_registry():
     # Taken apart, so that this file does not match itself.
     folders = "|".join(f"/{name}/" for name in ("home", "root", "work", "Users", "mnt", "opt", "scratch", "workspace"))
