@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from comfy_api.latest import io
 
+from ..flexiact_core.file_lists import mentions, walk_files
 from . import inputs
 from .host import folders, memory, progress
 from .sockets import AccelerationSocket, BaseModel, CogVideoXI2VSocket, RunAcceleration
@@ -218,14 +218,13 @@ def find_bases() -> dict[str, Path]:
 
     found: dict[str, Path] = {}
     for root in BASES.roots():
-        for folder, subfolders, files in os.walk(root, followlinks=True):
-            folder = Path(folder)
+        for folder, subfolders, files in walk_files(root):
             if folder != root and is_base_folder(folder):
                 found.setdefault(folder.relative_to(root).as_posix(), folder)
                 subfolders.clear()
                 continue
-            for file in (folder / name for name in files if name.endswith(".safetensors")):
-                if folders.mentions(file, b"patch_embed.text_proj"):
+            for file in (file for file in files if file.suffix == ".safetensors"):
+                if mentions(file, b"patch_embed.text_proj"):
                     found.setdefault(file.relative_to(root).as_posix(), file)
     return dict(sorted(found.items()))
 

@@ -6,7 +6,6 @@ A network is known by its keys and shapes, never by its file's name; names only 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FileError
+from ..file_lists import mentions, walk_files
 from ..pickles import PICKLE_SUFFIXES
-from ..weight_files import check_keys, mentions, read_metadata, read_tensors, write_tensors
+from ..weight_files import check_keys, read_metadata, read_tensors, write_tensors
 from .figures import ACTIONS
 from .judge import PoseJudge
 from .model import NUM_JOINTS, PENN_ACTIONS, POSE_WIDTH, RELEASED_STEPS, ActionPoses
@@ -54,12 +54,11 @@ class ACTVAE:
 def find_models(root: Path) -> dict[str, Path]:
     """What load_act_vae() may be given under a folder, by names relative to it: files of ours, folders, pickles."""
     found: dict[str, Path] = {}
-    for folder, _, names in os.walk(root, followlinks=True):
-        files = [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
+    for folder, _, files in walk_files(root, leave_out=("training",)):
         pickles = [path for path in files if path.suffix in PICKLE_SUFFIXES]
         single = [path for path in files if path.suffix == ".safetensors" and mentions(path, b"image_enc_content.rnn")]
-        if Path(folder) != root and 0 < len(pickles) <= MOST_PARTS:
-            single.append(Path(folder))
+        if folder != root and 0 < len(pickles) <= MOST_PARTS:
+            single.append(folder)
         else:
             single += [path for path in pickles if mentions(path, b"rnn.weight_ih_l0")]
         found |= {path.relative_to(root).as_posix(): path for path in single}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
 
 def is_base_folder(path: Path) -> bool:
     """Whether a folder holds a transformer in the diffusers layout; what kind it is shows when it is loaded."""
-    return (Path(path) / "transformer" / "config.json").is_file()
+    return os.path.isfile(Path(path) / "transformer" / "config.json")
 
 
 def load_base(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..clip_lists import ListedClip, find_listed, read_clip_list, read_rows
+from ..file_lists import walk_files
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,7 @@ def read_released_action(folder: Path) -> ReleasedAction:
 
 
 def find_released_actions(root: Path) -> dict[str, Path]:
-    """Folders of the actions under a benchmark folder, by 'kind/action'."""
-    return {
-        f"{file.parent.parent.name}/{file.parent.name}": file.parent
-        for file in sorted(Path(root).rglob("crop.csv"))
-        if file.parent.parent.parent.name == "captions"
-    }
+    """Folders of the actions under a benchmark folder, captions/<kind>/<action>, by 'kind/action'. Never raises."""
+    folders = (folder for folder, _, files in walk_files(root) if any(file.name == "crop.csv" for file in files))
+    actions = (folder for folder in folders if folder.parent.parent.name == "captions")
+    return {f"{folder.parent.name}/{folder.name}": folder for folder in actions}

@@ -8,17 +8,19 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
 
 from ...flexiact_core.errors import FileError
+from ...flexiact_core.file_lists import mentions, walk_files
 
 # A list without an entry could not be queued, and so could not say what is missing.
 NONE_FOUND = "none found"
 
 PACK = Path(__file__).parent.parent.parent
+# Below a model folder: checkpoints of trainings, and a file for each encoded clip, often thousands.
+TRAINING_FOLDER = "training"
 _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -62,13 +64,18 @@ def register_folders(kinds: Iterable[ModelFolder], shipped: Path) -> None:
 
 
 def find_files(kind: ModelFolder, words: bytes = b"") -> dict[str, Path]:
-    """Weight files of a model folder by their names relative to it, sorted; those whose keys hold these words."""
+    """Weight files of a model folder by their names relative to it, sorted; those whose keys hold these words.
+
+    What trainings keep for themselves is left out. Never raises: a file that cannot be looked into is among them, and
+    opening it says what is wrong.
+    """
     found: dict[str, Path] = {}
     for root in kind.roots():
-        for folder, _, files in os.walk(root, followlinks=True):
-            for file in (Path(folder) / name for name in files if name.endswith(_WEIGHT_SUFFIXES)):
-                if not file.name.startswith("."):
-                    found.setdefault(file.relative_to(root).as_posix(), file)
+        for folder, _, files in walk_files(root, leave_out=(TRAINING_FOLDER,)):
+            prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
+            for file in files:
+                if file.name.endswith(_WEIGHT_SUFFIXES):
+                    found.setdefault(prefix + file.name, file)
     return {name: path for name, path in sorted(found.items()) if not words or mentions(path, words)}
 
 
@@ -102,12 +109,6 @@ def check_weights(kind: ModelFolder, name: str | None) -> bool | str:
     return check_listed(name, find_files(kind), kind.missing(name))
 
 
-def mentions(path: Path, words: bytes) -> bool:
-    """Whether the keys of a weight file hold these words; remembered until the file changes."""
-    stat = path.stat()
-    return _mentions_at(path, words, stat.st_mtime_ns, stat.st_size)
-
-
 def result_path(kind: ModelFolder, folder: str, name: str, training: str) -> Path:
     """Where a training's result is saved: FOLDER/NAME.safetensors, with a number if another training has that name."""
     from ...flexiact_core.weight_files import read_metadata
@@ -134,7 +135,7 @@ def unfinished_training(kind: ModelFolder, name: str, steps: int) -> bool:
 
 def training_folder(kind: ModelFolder) -> Path:
     """Where checkpoints of trainings lie, and what is kept for a training that is resumed."""
-    return kind.roots()[0] / "training"
+    return kind.roots()[0] / TRAINING_FOLDER
 
 
 def input_path(name: str) -> Path:
@@ -158,13 +159,6 @@ def pack_version() -> str:
     """The version in pyproject.toml, the only place that holds it."""
     text = (PACK / "pyproject.toml").read_text(encoding="utf-8")
     return re.search(r'^version = "(.+)"', text, re.MULTILINE)[1]
-
-
-@lru_cache(maxsize=1024)
-def _mentions_at(path: Path, words: bytes, _modified: int, _size: int) -> bool:
-    from ...flexiact_core.weight_files import mentions
-
-    return mentions(path, words)
 
 
 def _plain(name: str) -> str:
