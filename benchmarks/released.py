@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flexiact_core.cogvideox.loss import denoising_loss
+from flexiact_core.cogvideox.loss import Batch, denoising_loss
 from flexiact_core.cogvideox.model import encode_pixels, sample_posterior
 from flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, PROJECTIONS, RefAdapter
 from flexiact_core.modules import share_weights
@@ -101,12 +101,14 @@ class ReleasedTraining:
             loss = denoising_loss(
                 self.learner,
                 self.scheduler,
-                video,
-                image,
-                torch.randn(video.shape, generator=self.generator).to(self.device),
-                torch.randint(1000, (1,), generator=self.generator).to(self.device),
-                prompt_embeds,
-                debias_frames=torch.zeros(1, dtype=torch.long, device=self.device),
+                Batch(
+                    video,
+                    image,
+                    torch.randn(video.shape, generator=self.generator).to(self.device),
+                    torch.randint(1000, (1,), generator=self.generator).to(self.device),
+                    prompt_embeds,
+                    debias_frames=torch.zeros(1, dtype=torch.long, device=self.device),
+                ),
             )
             loss.backward()
         torch.nn.utils.clip_grad_norm_([self.tokens], DEFAULT_RECIPE.gradient_clip)

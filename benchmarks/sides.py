@@ -19,20 +19,18 @@ from benchmarks.sizes import (
     make_vae,
 )
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration, accelerate
-from flexiact_core.cogvideox.loss import denoising_loss
+from flexiact_core.cogvideox.loss import Batch, denoising_loss
 from flexiact_core.cogvideox.model import rotary_positions
 from flexiact_core.cogvideox.sampling import Run, make_scheduler, sample
 from flexiact_core.flexiact.bias import MotionBias
+from flexiact_core.flexiact.fit import start_learning
 from flexiact_core.flexiact.motion import LayerMotion
 from flexiact_core.flexiact.processor import MotionAttention, motion_kwargs, project_motion, with_motion_attention
 from flexiact_core.flexiact.refadapter import (
     ALPHA_PER_RANK,
-    inject_refadapter,
-    learned_matrices,
     matrices_by_weight,
     with_refadapters,
 )
-from flexiact_core.modules import share_weights
 
 SCHEDULER = {
     "beta_end": 0.012,
@@ -95,7 +93,7 @@ class Bench:
         def ours(transformer, bias):
             twin = with_motion_attention(transformer)
             motion = project_motion(twin, [(self.tokens, 1.0)])
-            return lambda: twin(**self.inputs, attention_kwargs={"motion": motion, "motion_bias": bias})[0]
+            return lambda: twin(**self.inputs, attention_kwargs={"motion": motion, "bias": bias})[0]
 
         # Merged or not, the weights hold random numbers: what counts is that no matrix product is added.
         sides["ours, bias on"] = ours(plain, 1.0)
@@ -112,7 +110,7 @@ class Bench:
         motion = project_motion(twin, [(self.tokens, 1.0)])
         predict = accelerate(twin, Acceleration(compiled=True), self.inputs["hidden_states"])
         inputs = {name: value for name, value in self.inputs.items() if name != "return_dict"}
-        return lambda: predict(**inputs, attention_kwargs={"motion": motion, "motion_bias": 1.0})
+        return lambda: predict(**inputs, attention_kwargs={"motion": motion, "bias": 1.0})
 
     def sampling(self, acceleration: Acceleration = EXACT, steps: int = 50, on_step=None, released: bool = False):
         """The latents of one whole denoising run: ours, adapter merged by the caller; or the released formulation."""
@@ -215,56 +213,55 @@ def step_flops(size: Size) -> dict[str, int]:
         return {name: count_flops(work) for name, work in bench.forwards().items()}
 
 
-def training_sides(size: Size) -> dict:
-    """The arithmetic of one training step of an FAE by each side, and of a RefAdapter: forward, loss and backward.
+class TrainingSides:
+    """The arithmetic of one training step by each side: forward, loss and backward. On the meta device."""
 
-    On the meta device.
-    """
-    bench = Bench(size, META, torch.bfloat16)
-    vae, text_encoder = make_vae(size, META, torch.bfloat16), make_text_encoder(size, META, torch.bfloat16)
-    scheduler = make_scheduler(SCHEDULER, "DPM")
-    tokens = torch.nn.Parameter(make_motion_tokens(size, META, torch.float32))
-    pixels = torch.empty(1, 3, size.frames, *size.pixels, device=META, dtype=torch.bfloat16)
-    token_ids = torch.zeros(1, size.text_tokens, dtype=torch.long, device=META)
-    video = torch.empty(1, size.latent_frames, 16, size.patches[0] * 2, size.patches[1] * 2, device=META)
-    embeds = bench.inputs["encoder_hidden_states"][:1]
-    number = torch.zeros(1, dtype=torch.long, device=META)
+    def __init__(self, size: Size):
+        self.bench = Bench(size, META, torch.bfloat16)
+        self.vae = make_vae(size, META, torch.bfloat16)
+        self.text_encoder = make_text_encoder(size, META, torch.bfloat16)
+        self.scheduler = make_scheduler(SCHEDULER, "DPM")
+        self.tokens = torch.nn.Parameter(make_motion_tokens(size, META, torch.float32))
+        self.pixels = torch.empty(1, 3, size.frames, *size.pixels, device=META, dtype=torch.bfloat16)
+        self.token_ids = torch.zeros(1, size.text_tokens, dtype=torch.long, device=META)
+        video = torch.empty(1, size.latent_frames, 16, size.patches[0] * 2, size.patches[1] * 2, device=META)
+        embeds = self.bench.inputs["encoder_hidden_states"][:1]
+        number = torch.zeros(1, dtype=torch.long, device=META)
+        self.batch = Batch(video, video[:, :1], torch.empty_like(video), number, embeds, debias_frames=number)
 
-    def learn(learner, motion=None):
-        denoising_loss(
-            learner, scheduler, video, video[:, :1], torch.empty_like(video), number, embeds,
-            attention_kwargs=None if motion is None else {"motion": motion}, debias_frames=number,
-        ).backward()  # fmt: skip
-
-    def ours(checkpointing: bool):
-        learner = with_motion_attention(bench.transformer)
+    def learn(self, learner, checkpointing: bool, motion=None) -> None:
+        """One step of a learner."""
         if checkpointing:
             learner.enable_gradient_checkpointing()
-        return lambda: learn(learner, project_motion(learner, [(tokens.bfloat16(), 1.0)]))
+        denoising_loss(learner, self.scheduler, self.batch, motion and {"motion": motion}).backward()
 
-    def refadapter(checkpointing: bool):
-        learner = share_weights(bench.transformer)
-        inject_refadapter(learner, bench.adapter, "learning")
-        for matrix in learned_matrices(learner, "learning").values():
-            matrix.data = matrix.data.float()
-            matrix.requires_grad_()
-        if checkpointing:
-            learner.enable_gradient_checkpointing()
-        return lambda: learn(learner)
+    def ours(self, checkpointing: bool):
+        """A step on the motion tokens."""
+        learner = with_motion_attention(self.bench.transformer)
+        return lambda: self.learn(learner, checkpointing, project_motion(learner, [(self.tokens.bfloat16(), 1.0)]))
 
-    def released():
-        learner = with_released_attention(bench.transformer, tokens, bench.adapter, 0.0)
-        learner.enable_gradient_checkpointing()
+    def refadapter(self, checkpointing: bool):
+        """A step on a RefAdapter's matrices."""
+        learner, _ = start_learning(self.bench.transformer, self.bench.adapter, META)
+        return lambda: self.learn(learner, checkpointing)
+
+    def released(self) -> None:
+        """A step as released: encoders, adapter and motion rows in every step."""
+        learner = with_released_attention(self.bench.transformer, self.tokens, self.bench.adapter, 0.0)
         with torch.no_grad():
-            vae.encode(pixels)
-            vae.encode(pixels[:, :, :1])
-            text_encoder(token_ids)
-        learn(learner)
+            self.vae.encode(self.pixels)
+            self.vae.encode(self.pixels[:, :, :1])
+            self.text_encoder(self.token_ids)
+        self.learn(learner, checkpointing=True)
 
+
+def training_sides(size: Size) -> dict:
+    """One training step of an FAE by each side, and of a RefAdapter, as functions of no arguments."""
+    sides = TrainingSides(size)
     return {
-        "ours": ours(True),
-        "ours, without checkpointing": ours(False),
-        "released": released,
-        "RefAdapter": refadapter(True),
-        "RefAdapter, without checkpointing": refadapter(False),
+        "ours": sides.ours(True),
+        "ours, without checkpointing": sides.ours(False),
+        "released": sides.released,
+        "RefAdapter": sides.refadapter(True),
+        "RefAdapter, without checkpointing": sides.refadapter(False),
     }

@@ -126,8 +126,8 @@ def attend(
 def kernel_with_lse(query, key, value) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """A kernel that computes attend() and the logarithm (B, H, Nq) of each row's softmax sum, in float32.
 
-    It is the one that plain attention would run here, so that the weighting costs no slower one and a chosen backend
-    is kept. None if that one keeps the logarithm to itself. Gradients do not pass the logarithm.
+    It is the one that plain attention would run here, so that a bias on some keys costs no slower one and a chosen
+    backend is kept. None if that one keeps the logarithm to itself. Gradients do not pass the logarithm.
     """
     choice = torch._fused_sdp_choice(query, key, value)
     if choice == SDPBackend.MATH.value or query.shape[-1] % 8:

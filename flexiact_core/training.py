@@ -1,4 +1,12 @@
-"""One loop for all that learns: its state, resuming, stopping, and checkpoints."""
+"""One loop for all that learns, whatever it is: descend().
+
+A training brings its parameters, by key, and a function that gives the loss of one step. One that moves several
+networks brings a Turn for each kind of step: its own loss, and the keys that it moves by an optimizer of their own.
+Recipe says how the optimizers work. The loop owns the rest: it draws nothing itself, so that a state (TrainingState:
+parameters, moments, buffers, losses, and the generator that the losses draw from) resumes bit for bit; it stops where
+an exception of `stop_on` is raised, in a step or after it; and it reports after each step through OnStep, by which
+checkpoints (Checkpoint), samples and progress follow. Several of them become one by follow().
+"""
 
 from __future__ import annotations
 
@@ -100,8 +108,40 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, str]]:
     return state, read_metadata(path)
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file in which a training keeps its state, written after every so many steps. says is in its metadata."""
+
+    path: Path
+    every: int
+    says: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self) -> TrainingState | None:
+        """The state kept there, None if there is none. Raises FileError as load_state() does."""
+        return load_state(self.path)[0] if self.path.is_file() else None
+
+    def save(self, state: TrainingState) -> Path:
+        """The file written, whole or not at all. Raises FileError if it could not be written."""
+        return save_state(state, self.path, {**self.says, "steps_done": str(state.steps_done)})
+
+    def on_step(self, index: int, loss: float, take_state: Callable[[], TrainingState]) -> None:
+        """Saves when it is due; an OnStep."""
+        if (index + 1) % self.every == 0:
+            self.save(take_state())
+
+
+def follow(*listeners: OnStep) -> OnStep:
+    """One OnStep that calls several, in their order."""
+
+    def on_step(index: int, loss: float, take_state: Callable[[], TrainingState]) -> None:
+        for listener in listeners:
+            listener(index, loss, take_state)
+
+    return on_step
+
+
 def check_training_settings(steps: int, learning_rate: float, batch_size: int, recipe: Recipe = DEFAULT_RECIPE) -> None:
-    """Nothing, if training can run with these settings. Raises SettingError otherwise."""
+    """Passes if training can run with these settings. Raises SettingError otherwise."""
     if steps < 1:
         raise SettingError(f"steps {steps}: at least 1 is needed.")
     if batch_size < 1:

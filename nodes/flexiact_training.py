@@ -274,8 +274,7 @@ def train_refadapter(
     """A RefAdapter learned from the listed clips and saved, and the state that the training came to."""
     from ..flexiact_core.cogvideox.encodings import encoded_file
     from ..flexiact_core.cogvideox.model import base_signature
-    from ..flexiact_core.cogvideox.sampling import make_scheduler
-    from ..flexiact_core.flexiact.fit import fit_refadapter, refadapter_of
+    from ..flexiact_core.flexiact.fit import refadapter_fit, refadapter_of
     from ..flexiact_core.flexiact.refadapter import save_refadapter
 
     base = model.base
@@ -286,11 +285,9 @@ def train_refadapter(
     training = Training(FILES, plan, {"base": signature, "clips": names, "rank": rank})
     shape = encoded.draw(encodings.generator(0)).video.mean.shape
     needed, checkpointing = _room(model, shape, plan, 4 * 2 * rank, adapters=True)
-    fit = partial(
-        fit_refadapter, base.transformer, make_scheduler(base.scheduler_config, "DPM"), encoded.draw, rank=rank,
-        gradient_checkpointing=checkpointing,
-    )  # fmt: skip
-    state = training.run(model.transformer, needed, fit)
+    state = training.run(
+        model.transformer, needed, refadapter_fit(base, encoded, rank, gradient_checkpointing=checkpointing)
+    )
     adapter = refadapter_of(state, plan.name, training.metadata(state))
     training.save("refadapter", state, lambda path, metadata: save_refadapter(adapter, path, metadata))
     return adapter, state

@@ -97,13 +97,14 @@ class Training:
     """
 
     def __init__(self, kind: folders.ModelFolder, plan: Plan, identity: Mapping[str, Any]):
-        from ..flexiact_core.training import load_state
+        from ..flexiact_core.training import Checkpoint
 
         self.kind, self.plan = kind, plan
         self.settings = {**identity, **plan.learning}
         self.digest = folders.digest(self.settings)
-        self.checkpoint = folders.training_path(kind, plan.name, self.digest)
-        self.resumed = load_state(self.checkpoint)[0] if plan.resume and self.checkpoint.is_file() else None
+        path = folders.training_path(kind, plan.name, self.digest)
+        self.checkpoint = Checkpoint(path, plan.checkpoint_every, {"name": plan.name})
+        self.resumed = self.checkpoint.load() if plan.resume else None
         self.report = progress.TrainingProgress(
             plan.steps, done=0 if self.resumed is None else self.resumed.steps_done
         )  # fmt: skip
@@ -129,8 +130,7 @@ class Training:
                 self.report.show_sample(draw_sample(take_state()))
                 # Sampling may have moved the module out to make room for others.
                 memory.load_to_train(patcher, num_bytes)
-            if done % self.plan.checkpoint_every == 0:
-                self._write_checkpoint(take_state())
+            self.checkpoint.on_step(index, loss, take_state)
             self.report.step(done, loss)
 
         with memory.on_device_to_train(patcher, num_bytes) as device:
@@ -138,7 +138,7 @@ class Training:
                 **self.plan.learning, steps=self.plan.steps, device=device, resume=self.resumed, on_step=on_step,
                 stop_on=(progress.interrupt(),),
             )  # fmt: skip
-        self._write_checkpoint(state)
+        self.checkpoint.save(state)
         if state.steps_done < self.plan.steps:
             progress.say(f"Training stopped at step {state.steps_done} of {self.plan.steps}; what was learned is kept.")
         return state
@@ -158,11 +158,6 @@ class Training:
         write(path, self.metadata(state))
         progress.say(f"Saved as {path.name} in {path.parent}.")
         return path
-
-    def _write_checkpoint(self, state: TrainingState) -> None:
-        from ..flexiact_core.training import save_state
-
-        save_state(state, self.checkpoint, {"name": self.plan.name, "steps_done": str(state.steps_done)})
 
 
 def save_preview(path: Path, frames: Tensor, fps: float) -> None:

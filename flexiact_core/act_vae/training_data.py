@@ -72,5 +72,3 @@ def read_training_data(
 def split_names(text: str) -> tuple[str, ...]:
     """Names from a text with commas or lines between them."""
     return tuple(name.strip() for name in text.replace("\n", ",").split(",") if name.strip())
-
-

@@ -1,4 +1,4 @@
-"""The frequency-aware weighting: when, during denoising, the action may speak."""
+"""The bias: when, during denoising, and how strongly video attends to the action (frequency-aware weighting)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MotionBias:
             raise SettingError(f"bias_strength {self.strength}: a finite number is needed. 1 is the paper's value.")
         if self.hold_until <= self.off_below:
             raise SettingError(
-                f"hold_until {self.hold_until} must lie above off_below {self.off_below}: the weighting is held down "
+                f"hold_until {self.hold_until} must lie above off_below {self.off_below}: the bias is held down "
                 "to the first timestep and has fallen to 0 at the second. The paper uses 800 and 700."
             )
         if self.weighting not in ("paper", "release"):

@@ -81,7 +81,7 @@ def save_released_fae(fae: FAE, path: Path) -> Path:
 
 
 def check_fae(fae: FAE, transformer) -> None:
-    """Nothing, if the FAE fits the base. Raises FileError saying which base it was learned on."""
+    """Passes if the FAE fits the base. Raises FileError saying which base it was learned on."""
     config = transformer.config
     expected = (config.num_layers, config.num_attention_heads * config.attention_head_dim)
     found = (fae.tokens.shape[0], fae.tokens.shape[2])

@@ -6,15 +6,18 @@ Shape letters: B batch, N clips, L latent frames, C channels, h w latent height 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from ..cogvideox.encodings import Clips, TrainingClip
+from ..cogvideox.encodings import Clips, EncodedClips, TrainingClip
 from ..cogvideox.family import family_of
-from ..cogvideox.loss import denoising_loss
-from ..cogvideox.model import Posterior, for_num_latent_frames, sample_posterior
+from ..cogvideox.loss import Batch, denoising_loss
+from ..cogvideox.model import CogVideoXI2V, Posterior, for_num_latent_frames, sample_posterior, width_of
+from ..cogvideox.sampling import make_scheduler
 from ..errors import FileError
 from ..modules import share_weights
 from ..training import (
@@ -66,7 +69,7 @@ def fit_fae(
     shape = (
         config.num_layers,
         num_tokens or config.max_text_seq_length,
-        config.num_attention_heads * config.attention_head_dim,
+        width_of(config),
     )
     # Not all zero: tokens that start equal get equal gradients and would stay one token for ever.
     tokens = torch.nn.Parameter((torch.randn(shape, generator=generator) * 0.02).to(device))
@@ -77,9 +80,8 @@ def fit_fae(
 
     def compute_loss() -> Tensor:
         batch = draw_fae_batch(clips, scheduler.config.num_train_timesteps, batch_size, generator, debiased)
-        batch = {name: value.to(device) for name, value in batch.items()}
-        motion = project_motion(learner, [(tokens.to(batch["prompt_embeds"].dtype), 1.0)])
-        return denoising_loss(learner, scheduler, **batch, attention_kwargs={"motion": motion})
+        motion = project_motion(learner, [(tokens.to(batch.prompt_embeds.dtype), 1.0)])
+        return denoising_loss(learner, scheduler, batch.to(device), {"motion": motion})
 
     return descend(
         {TOKENS: tokens}, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
@@ -118,13 +120,8 @@ def fit_refadapter(
     _check_learns_here(transformer)
     generator = torch.Generator().manual_seed(seed)
     config = transformer.config
-    start = new_refadapter(config.num_layers, rank, config.num_attention_heads * config.attention_head_dim, seed=0)
-    learner = share_weights(transformer)
-    inject_refadapter(learner, start, "learning")
-    parameters = {}
-    for key, matrix in learned_matrices(learner, "learning").items():
-        matrix.data = matrix.data.to(device, torch.float32)
-        parameters[key] = matrix.requires_grad_()
+    start = new_refadapter(config.num_layers, rank, width_of(config), seed)
+    learner, parameters = start_learning(transformer, start, device)
     if gradient_checkpointing:
         learner.enable_gradient_checkpointing()
     forward = learner if wrap is None else wrap(learner)
@@ -133,16 +130,34 @@ def fit_refadapter(
 
     def compute_loss() -> Tensor:
         clips = [draw_clip(generator) for _ in range(batch_size * num_shards)]
-        batch = draw_refadapter_batch(clips, scheduler.config.num_train_timesteps, generator)
-        batch = {name: value[own].to(device) for name, value in batch.items()}
+        batch = draw_refadapter_batch(clips, scheduler.config.num_train_timesteps, generator).part(own).to(device)
         # Clips differ in length, and so in the learned positions that count; this tree is the learner's own.
-        learner.patch_embed = for_num_latent_frames(transformer, batch["video_latents"].shape[1]).patch_embed
-        return denoising_loss(forward, scheduler, **batch)
+        learner.patch_embed = for_num_latent_frames(transformer, batch.video_latents.shape[1]).patch_embed
+        return denoising_loss(forward, scheduler, batch)
 
     return descend(
         parameters, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
         on_step=on_step, stop_on=stop_on,
     )  # fmt: skip
+
+
+def start_learning(
+    transformer, start: RefAdapter, device: torch.device
+) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
+    """A transformer over the same weights that learns an adapter, and its matrices by released key, in float32."""
+    learner = share_weights(transformer)
+    inject_refadapter(learner, start, "learning")
+    parameters = {}
+    for key, matrix in learned_matrices(learner, "learning").items():
+        matrix.data = matrix.data.to(device, torch.float32)
+        parameters[key] = matrix.requires_grad_()
+    return learner, parameters
+
+
+def refadapter_fit(base: CogVideoXI2V, clips: EncodedClips, rank: int, **options) -> Callable[..., TrainingState]:
+    """fit_refadapter() on a base and its encoded clips: what is left are the settings of a training, by name."""
+    scheduler = make_scheduler(base.scheduler_config, "DPM")
+    return partial(fit_refadapter, base.transformer, scheduler, clips.draw, rank=rank, **options)
 
 
 def refadapter_of(
@@ -156,8 +171,8 @@ def refadapter_of(
 
 def draw_fae_batch(
     clips: Clips, num_timesteps: int, batch_size: int, generator: torch.Generator, debiased: bool = True
-) -> dict[str, Tensor]:
-    """One training batch on the CPU, as the named arguments of denoising_loss().
+) -> Batch:
+    """One training batch on the CPU.
 
     Clips, posterior samples, noise, timesteps and the debiased frame are drawn anew; now and then the condition image
     or the caption is left out.
@@ -168,21 +183,19 @@ def draw_fae_batch(
     keep_image = torch.rand(batch_size, generator=generator) >= IMAGE_DROPOUT
     keep_caption = torch.rand(batch_size, generator=generator) >= CAPTION_DROPOUT
     captions = clips.prompt_embeds if len(clips.prompt_embeds) == 1 else clips.prompt_embeds[which]
-    batch = {
-        "video_latents": video,
-        "image_latents": image * keep_image[:, None, None, None, None],
-        "noise": torch.randn(video.shape, generator=generator),
-        "timesteps": torch.randint(num_timesteps, (batch_size,), generator=generator),
-        "prompt_embeds": torch.where(keep_caption[:, None, None], captions, clips.empty_embeds),
-    }
+    batch = Batch(
+        video_latents=video,
+        image_latents=image * keep_image[:, None, None, None, None],
+        noise=torch.randn(video.shape, generator=generator),
+        timesteps=torch.randint(num_timesteps, (batch_size,), generator=generator),
+        prompt_embeds=torch.where(keep_caption[:, None, None], captions, clips.empty_embeds),
+    )
     debias_frames = torch.randint(video.shape[1] - 1, (batch_size,), generator=generator)
-    return batch | ({"debias_frames": debias_frames} if debiased else {})
+    return replace(batch, debias_frames=debias_frames) if debiased else batch
 
 
-def draw_refadapter_batch(
-    clips: Sequence[TrainingClip], num_timesteps: int, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """One training batch on the CPU, as the named arguments of denoising_loss(); as long as its shortest clip."""
+def draw_refadapter_batch(clips: Sequence[TrainingClip], num_timesteps: int, generator: torch.Generator) -> Batch:
+    """One training batch on the CPU, as long as its shortest clip; its first latent frame is the condition image's."""
     length = min(clip.video.mean.shape[1] for clip in clips)
     video = torch.cat(
         [_draw(clip.video, (slice(None), slice(length)), clip.scaling_factor, generator) for clip in clips]
@@ -195,13 +208,13 @@ def draw_refadapter_batch(
             [clip.image_scale or clip.scaling_factor for clip in clips],
         )
     )
-    return {
-        "video_latents": torch.cat([first, video[:, 1:]], dim=1),
-        "image_latents": condition,
-        "noise": torch.randn(video.shape, generator=generator),
-        "timesteps": torch.randint(num_timesteps, (len(clips),), generator=generator),
-        "prompt_embeds": torch.cat([clip.prompt_embeds for clip in clips]),
-    }
+    return Batch(
+        video_latents=torch.cat([first, video[:, 1:]], dim=1),
+        image_latents=condition,
+        noise=torch.randn(video.shape, generator=generator),
+        timesteps=torch.randint(num_timesteps, (len(clips),), generator=generator),
+        prompt_embeds=torch.cat([clip.prompt_embeds for clip in clips]),
+    )
 
 
 def _check_learns_here(transformer) -> None:

@@ -29,8 +29,8 @@ from .motion import (
 class MotionAttention:
     """diffusers attention processor of one CogVideoX layer that reads the layer's motion tokens.
 
-    Called through transformer(..., attention_kwargs={"motion": ..., "motion_bias": w}): motion holds a LayerMotion
-    for every layer, motion_bias (a number, or a tensor of one) is added to the logits of (video query, motion key).
+    Called through transformer(..., attention_kwargs={"motion": ..., "bias": b}): motion holds a LayerMotion
+    for every layer, bias (a number, or a tensor of one) is added to the logits of (video query, motion key).
     Without motion it computes what the stock processor does. on_share, if given, is called with the layer and its
     motion_share(). kernel, if given, attends in place of torch's; it has no gradients. pose is as in VideoAttention:
     an action and poses meet in one run.
@@ -47,7 +47,7 @@ class MotionAttention:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
         motion: Sequence[LayerMotion] | None = None,
-        motion_bias: float | Tensor = 0.0,
+        bias: float | Tensor = 0.0,
         on_share: Callable[[int, Tensor], None] | None = None,
         kernel: Kernel | None = None,
         pose: LayerAddition | None = None,
@@ -56,18 +56,18 @@ class MotionAttention:
         hidden_states = add_pose(hidden_states, pose, self.layer)
         # Motion tokens stay unrotated: they have no place in the grid.
         query, key, value = project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
-        attended = self._attend(query, key, value, num_text, motion, motion_bias, on_share, kernel)
+        attended = self._attend(query, key, value, num_text, motion, bias, on_share, kernel)
         return merge(attn, attended, num_text)
 
-    # Attention kernels gain nothing from a compiler, and every layer and weighting would be compiled anew.
+    # Attention kernels gain nothing from a compiler, and every layer and bias would be compiled anew.
     @torch.compiler.disable
-    def _attend(self, query, key, value, num_text, motion, motion_bias, on_share=None, kernel=None) -> Tensor:
+    def _attend(self, query, key, value, num_text, motion, bias, on_share=None, kernel=None) -> Tensor:
         if motion is None:
             return attend(query, key, value, kernel=kernel)
-        motion_bias = float(motion_bias)
+        bias = float(bias)
         if on_share is not None:
-            on_share(self.layer, motion_share(query, key, num_text, motion[self.layer], motion_bias))
-        return attend_with_motion(query, key, value, num_text, motion[self.layer], motion_bias, kernel)
+            on_share(self.layer, motion_share(query, key, num_text, motion[self.layer], bias))
+        return attend_with_motion(query, key, value, num_text, motion[self.layer], bias, kernel)
 
 
 def with_motion_attention(transformer):
@@ -108,7 +108,7 @@ def motion_kwargs(
     bias: MotionBias,
     on_share: Callable[[int, Tensor], None] | None = None,
 ) -> Callable[[int], dict[str, Any]]:
-    """For each timestep, the named arguments that carry the motion tokens and the weighting to the processors.
+    """For each timestep, the named arguments that carry the motion tokens and the bias to the processors.
 
     None of them without motion tokens. on_share is as in MotionAttention.
     """
@@ -118,7 +118,6 @@ def motion_kwargs(
 
     def at(timestep: int) -> dict[str, Any]:
         # As a tensor: a compiler takes a number for a constant, and compiles anew where it changes.
-        weight = torch.tensor(bias.at(timestep), dtype=torch.float64)
-        return {"motion": motion, "motion_bias": weight, **asked}
+        return {"motion": motion, "bias": torch.tensor(bias.at(timestep), dtype=torch.float64), **asked}
 
     return at

@@ -90,7 +90,7 @@ def refadapter_shapes(num_layers: int, rank: int, width: int) -> dict[str, tuple
 
 
 def check_refadapter(adapter: RefAdapter, transformer) -> None:
-    """Nothing, if the adapter fits the base. Raises FileError otherwise."""
+    """Passes if the adapter fits the base. Raises FileError otherwise."""
     config = transformer.config
     expected = (config.num_layers, config.num_attention_heads * config.attention_head_dim)
     if (adapter.num_layers, adapter.width) != expected:

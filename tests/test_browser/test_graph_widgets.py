@@ -142,7 +142,7 @@ def test_the_picture_follows_a_widget_that_is_edited(frontend):
         ({"steps": 10, "bias_strength": -2.5, "scheduler": "DDIM"}, "Added weight on steps 1 to 3 of 10."),
         ({"steps": 12, "bias_strength": 0}, "No added weight on any of the 12 steps."),
         ({"steps": 12, "bias_strength": 2, "weighting": "release"}, "Added weight on steps 1 to 4 of 12."),
-        ({"off_below": 900}, "hold_until 800 must lie above off_below 900: the weighting is held down to the first"),
+        ({"off_below": 900}, "hold_until 800 must lie above off_below 900: the bias is held down to the first"),
     ],
     ids=("longer", "negative", "none", "release", "wrong"),
 )

@@ -74,7 +74,7 @@ def test_the_curve_has_every_timestep():
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"off_below": 900}, "hold_until 800 must lie above off_below 900: the weighting is held"),
+        ({"off_below": 900}, "hold_until 800 must lie above off_below 900: the bias is held"),
         ({"bias_strength": "nan"}, "bias_strength nan: a finite number is needed"),
         ({"bias_strength": "strong"}, "bias_strength 'strong': a number is needed"),
         ({"hold_until": "8e2"}, "hold_until '8e2': a whole number is needed"),

@@ -14,7 +14,7 @@ from flexiact_pack.nodes.flexiact import FILES  # noqa: E402
 from flexiact_pack.nodes.host import memory, progress  # noqa: E402
 
 from flexiact_core.errors import SettingError  # noqa: E402
-from flexiact_core.training import TrainingState, descend, load_state  # noqa: E402
+from flexiact_core.training import Checkpoint, TrainingState, descend, load_state  # noqa: E402
 from flexiact_core.weight_files import write_tensors  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("model_folders")
@@ -68,7 +68,7 @@ def cancel_at(step, monkeypatch):
 
 def test_every_step_is_reported_and_checkpoints_are_written_when_due_and_at_the_end(patcher, steps, monkeypatch):
     run, written = begin(), []
-    monkeypatch.setattr(training.Training, "_write_checkpoint", lambda self, state: written.append(state.steps_done))
+    monkeypatch.setattr(Checkpoint, "save", lambda self, state: written.append(state.steps_done))
     state = run.run(patcher, 0, fit)
     assert steps == [1, 2, 3, 4, 5, 6] and state.steps_done == 6
     assert written == [4, 6]
@@ -146,15 +146,15 @@ def test_the_checkpoints_name_is_what_earlier_releases_gave_it():
         '"learning_rate": 0.1, "seed": 7}'
     )
     assert run.digest == hashlib.sha256(settings.encode()).hexdigest()
-    assert run.checkpoint.name == f"point-{run.digest[:12]}.safetensors"
-    assert run.checkpoint.parent.name == "training"
+    assert run.checkpoint.path.name == f"point-{run.digest[:12]}.safetensors"
+    assert run.checkpoint.path.parent.name == "training"
 
 
 def test_a_checkpoint_says_how_far_it_is(patcher, monkeypatch):
     cancel_at(5, monkeypatch)
     run = begin()
     run.run(patcher, 0, fit)
-    state, metadata = load_state(run.checkpoint)
+    state, metadata = load_state(run.checkpoint.path)
     assert (state.steps_done, metadata["steps_done"], metadata["name"]) == (5, "5", "point")
     unfinished = partial(training.changes_while_unfinished, FILES, "point")
     assert unfinished(6, True) != "" and unfinished(5, True) == "" and unfinished(6, False) == ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ from ..actions import ACTIONS, NUM_FRAMES
 from ..render import render_frames
 from ..scenes import caption, in_any_pose
 from .base_training import training_clip
+
+if TYPE_CHECKING:
+    from ...cogvideox.encodings import TrainingClip
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +90,7 @@ def learn_action(
 
 
 def build_faes(weights: Path, *, device: str, workers: int, actions: tuple[str, ...] = tuple(ACTIONS)) -> None:
-    """Nothing; writes the FAE of every action into a weights folder, and beside it the clip it is learned from.
+    """Writes the FAE of every action into a weights folder, and beside it the clip it is learned from.
 
     FAEs that exist are kept.
     """
@@ -170,13 +175,12 @@ def build_refadapter(
     steps: int = REFADAPTER_STEPS,
     minutes: float | None = None,
 ) -> None:
-    """Nothing; writes the RefAdapter into a weights folder. A file that exists is kept.
+    """Writes the RefAdapter into a weights folder. A file that exists is kept.
 
     minutes: a limit on the training's wall time; what was learned by then is written.
     """
-    from ...cogvideox.encodings import TrainingClip
     from ...cogvideox.loading import load_base
-    from ...cogvideox.model import Posterior, base_signature, encode_prompt
+    from ...cogvideox.model import base_signature
     from ...cogvideox.sampling import make_scheduler
     from ...flexiact.fit import fit_refadapter, refadapter_of
     from ...flexiact.refadapter import RefAdapter, save_refadapter
@@ -187,23 +191,7 @@ def build_refadapter(
         return
     base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), torch.bfloat16)
     _settle_worker(base, device)
-    data = read_refadapter_data(base, num_clips=num_clips, device=device)
-    length = base.transformer.config.max_text_seq_length
-    where = torch.device(device)
-    with torch.no_grad():
-        embeds = {
-            text: encode_prompt(base.text_encoder, base.tokenizer, text, length, where).cpu()
-            for text in set(data["words"])
-        }
-
-    def draw_clip(generator: torch.Generator) -> TrainingClip:
-        row = int(torch.randint(len(data["words"]), (1,), generator=generator))
-        video, image = (
-            Posterior(data[f"{name}_mean"][row : row + 1], data[f"{name}_std"][row : row + 1])
-            for name in ("video", "image")
-        )
-        return TrainingClip(video, image, embeds[data["words"][row]], base.vae.config.scaling_factor)
-
+    draw_clip = _clips_of(base, read_refadapter_data(base, num_clips=num_clips, device=device), device)
     started = time.monotonic()
 
     def on_step(step: int, loss: float, take_state) -> None:
@@ -220,7 +208,7 @@ def build_refadapter(
         steps=steps,
         learning_rate=REFADAPTER_LEARNING_RATE,
         seed=0,
-        device=where,
+        device=torch.device(device),
         batch_size=REFADAPTER_BATCH_SIZE,
         on_step=on_step,
     )
@@ -232,3 +220,25 @@ def build_refadapter(
     target.parent.mkdir(parents=True, exist_ok=True)
     save_refadapter(half, target, metadata)
     log.info("refadapter: %d steps, %.0f s", state.steps_done, time.monotonic() - started)
+
+
+@torch.no_grad()
+def _clips_of(base, data: dict, device: str) -> Callable[[torch.Generator], TrainingClip]:
+    """A function that draws one of the clips of read_refadapter_data(), with its caption's embeddings."""
+    from ...cogvideox.encodings import TrainingClip
+    from ...cogvideox.model import Posterior, encode_prompt
+
+    where, length = torch.device(device), base.transformer.config.max_text_seq_length
+    embeds = {
+        text: encode_prompt(base.text_encoder, base.tokenizer, text, length, where).cpu() for text in set(data["words"])
+    }
+
+    def draw_clip(generator: torch.Generator) -> TrainingClip:
+        row = int(torch.randint(len(data["words"]), (1,), generator=generator))
+        video, image = (
+            Posterior(data[f"{name}_mean"][row : row + 1], data[f"{name}_std"][row : row + 1])
+            for name in ("video", "image")
+        )
+        return TrainingClip(video, image, embeds[data["words"][row]], base.vae.config.scaling_factor)
+
+    return draw_clip

@@ -28,15 +28,13 @@ from .vae_training import DecoderTask, VAETask, latent_scale, measure_vae
 
 log = logging.getLogger(__name__)
 
-STAGES = ("vae", "data", "base", "decoder", "refadapter", "fae")
-
 
 def _plan(chosen, **schedule) -> hogwild.Plan:
     return hogwild.Plan(**schedule, workers=chosen.workers, device=chosen.device, nice=chosen.nice)
 
 
 def train_vae(work: Path, chosen) -> None:
-    """Nothing; trains the VAE into work/vae.pt."""
+    """Trains the VAE into work/vae.pt."""
     plan = _plan(
         chosen, steps=chosen.vae_steps, minutes=chosen.vae_minutes, learning_rate=chosen.vae_rate, ema_decay=0.998
     )
@@ -49,7 +47,7 @@ def train_vae(work: Path, chosen) -> None:
 
 
 def train_decoder(work: Path, chosen) -> None:
-    """Nothing; trains the decoder on into work/decoder.pt, the latents unchanged."""
+    """Trains the decoder on into work/decoder.pt, the latents unchanged."""
     plan = _plan(
         chosen, steps=chosen.decoder_steps, minutes=chosen.decoder_minutes, learning_rate=1e-3, ema_decay=0.99,
         warmup_steps=30,
@@ -75,7 +73,7 @@ def trained_vae(work: Path):
 
 
 def train_base(work: Path, chosen) -> None:
-    """Nothing; trains transformer and text encoder into work/base.pt."""
+    """Trains transformer and text encoder into work/base.pt."""
     plan = _plan(chosen, steps=chosen.base_steps, minutes=chosen.base_minutes, learning_rate=chosen.base_rate)
     task = BaseTask(work / "data", trained_vae(work).config.scaling_factor, chosen.batch_size)
     start = None
@@ -93,7 +91,7 @@ def train_base(work: Path, chosen) -> None:
 
 
 def export_base(work: Path, out: Path) -> None:
-    """Nothing; writes what work/vae.pt and work/base.pt hold now as the base of a weights folder."""
+    """Writes what work/vae.pt and work/base.pt hold now as the base of a weights folder."""
     vae = trained_vae(work)
     module = BaseTask(work, 1.0).make_module()
     module.load_state_dict(torch.load(work / "base.pt", weights_only=True)["ema"])
@@ -105,71 +103,94 @@ def export_base(work: Path, out: Path) -> None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Nothing; runs the stages asked for."""
+def build_data(work: Path, chosen) -> None:
+    """Encodes the training clips into work/data."""
+    encode_data(trained_vae(work), work / "data", num_clips=chosen.clips, device=chosen.device, workers=chosen.workers)
+
+
+def build_base(work: Path, chosen) -> None:
+    """Trains transformer and text encoder, and writes the base."""
+    train_base(work, chosen)
+    export_base(work, chosen.out)
+
+
+def build_decoder(work: Path, chosen) -> None:
+    """Trains the decoder on, and writes the base with it."""
+    train_decoder(work, chosen)
+    log.info("vae: %s", measure_vae(copy.deepcopy(trained_vae(work)).to(torch.bfloat16), 12))
+    export_base(work, chosen.out)
+
+
+def build_adapter(work: Path, chosen) -> None:
+    """Trains and writes the RefAdapter."""
+    from .adapter_training import build_refadapter
+
+    if chosen.fresh:
+        shipped.refadapter_path(chosen.out).unlink(missing_ok=True)
+    build_refadapter(chosen.out, device=chosen.device, minutes=chosen.refadapter_minutes)
+
+
+def build_actions(work: Path, chosen) -> None:
+    """Learns and writes the FAE of every action."""
+    from .adapter_training import build_faes
+
+    if chosen.fresh:
+        for action in ACTIONS:
+            shipped.fae_path(action, chosen.out).unlink(missing_ok=True)
+    build_faes(chosen.out, device=chosen.device, workers=chosen.workers)
+
+
+STAGES = {
+    "vae": train_vae,
+    "data": build_data,
+    "base": build_base,
+    "decoder": build_decoder,
+    "refadapter": build_adapter,
+    "fae": build_actions,
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The settings that the command takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=shipped.WEIGHTS, help="the weights folder to write")
-    parser.add_argument("--work", type=Path, default=Path(".cache/world"), help="checkpoints and data")
-    parser.add_argument("--start", type=Path, help="a weights folder whose base to train on from, not from nothing")
-    parser.add_argument("--stages", default=",".join(STAGES), help="comma separated: " + ", ".join(STAGES))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each, on a CPU")
-    parser.add_argument("--vae-steps", type=int, default=3600, help="per worker")
-    parser.add_argument("--vae-minutes", type=float)
-    parser.add_argument("--vae-rate", type=float, default=1.5e-3)
-    parser.add_argument("--decoder-steps", type=int, default=400, help="per worker")
-    parser.add_argument("--decoder-minutes", type=float)
-    parser.add_argument("--base-steps", type=int, default=12000, help="per worker")
-    parser.add_argument("--base-minutes", type=float)
-    parser.add_argument("--base-rate", type=float, default=7e-4)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--clips", type=int, default=5120)
-    parser.add_argument("--refadapter-minutes", type=float)
-    parser.add_argument("--fresh", action="store_true", help="also make adapters anew whose files exist")
-    parser.add_argument("--nice", type=int, default=0)
+    add = parser.add_argument
+    add("--out", type=Path, default=shipped.WEIGHTS, help="the weights folder to write")
+    add("--work", type=Path, default=Path(".cache/world"), help="checkpoints and data")
+    add("--start", type=Path, help="a weights folder whose base to train on from, not from nothing")
+    add("--stages", default=",".join(STAGES), help="comma separated: " + ", ".join(STAGES))
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--workers", type=int, default=2, help="processes of one thread each, on a CPU")
+    add("--vae-steps", type=int, default=3600, help="per worker")
+    add("--vae-minutes", type=float)
+    add("--vae-rate", type=float, default=1.5e-3)
+    add("--decoder-steps", type=int, default=400, help="per worker")
+    add("--decoder-minutes", type=float)
+    add("--base-steps", type=int, default=12000, help="per worker")
+    add("--base-minutes", type=float)
+    add("--base-rate", type=float, default=7e-4)
+    add("--batch-size", type=int, default=16)
+    add("--clips", type=int, default=5120)
+    add("--refadapter-minutes", type=float)
+    add("--fresh", action="store_true", help="also make adapters anew whose files exist")
+    add("--nice", type=int, default=0)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the stages asked for."""
+    parser = make_parser()
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     stages = chosen.stages.split(",")
     unknown = set(stages) - set(STAGES)
     if unknown:
         parser.error(f"no stage is called {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}.")
-    for stage in STAGES:
-        if stage not in stages:
-            continue
-        started = time.monotonic()
-        log.info("stage %s", stage)
-        if stage == "vae":
-            train_vae(chosen.work, chosen)
-        elif stage == "data":
-            encode_data(
-                trained_vae(chosen.work),
-                chosen.work / "data",
-                num_clips=chosen.clips,
-                device=chosen.device,
-                workers=chosen.workers,
-            )
-        elif stage == "base":
-            train_base(chosen.work, chosen)
-            export_base(chosen.work, chosen.out)
-        elif stage == "decoder":
-            train_decoder(chosen.work, chosen)
-            vae = trained_vae(chosen.work)
-            log.info("vae: %s", measure_vae(copy.deepcopy(vae).to(torch.bfloat16), 12))
-            export_base(chosen.work, chosen.out)
-        elif stage == "refadapter":
-            from .adapter_training import build_refadapter
-
-            if chosen.fresh:
-                shipped.refadapter_path(chosen.out).unlink(missing_ok=True)
-            build_refadapter(chosen.out, device=chosen.device, minutes=chosen.refadapter_minutes)
-        elif stage == "fae":
-            from .adapter_training import build_faes
-
-            if chosen.fresh:
-                for action in ACTIONS:
-                    shipped.fae_path(action, chosen.out).unlink(missing_ok=True)
-            build_faes(chosen.out, device=chosen.device, workers=chosen.workers)
-        log.info("stage %s: %.1f minutes", stage, (time.monotonic() - started) / 60)
+    for stage, run in STAGES.items():
+        if stage in stages:
+            started = time.monotonic()
+            log.info("stage %s", stage)
+            run(chosen.work, chosen)
+            log.info("stage %s: %.1f minutes", stage, (time.monotonic() - started) / 60)
 
 
 if __name__ == "__main__":

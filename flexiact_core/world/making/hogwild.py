@@ -25,12 +25,15 @@ class Task(Protocol):
 
     def make_module(self) -> torch.nn.Module:
         """The module to train, fresh."""
+        ...
 
     def prepare(self, device: str) -> None:
-        """Nothing; loads what `loss` needs. Called once per worker."""
+        """Loads what `loss` needs. Called once per worker."""
+        ...
 
     def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
         """A scalar loss of one batch; progress goes from 0 to 1 over the training."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -103,77 +106,91 @@ def _work(rank: int, task: Task, plan: Plan, checkpoint: Path, master: torch.nn.
     if plan.nice:
         os.nice(plan.nice)
     task.prepare(plan.device)
-    if plan.device != "cpu":
-        master.to(plan.device)
-    replica = task.make_module().to(plan.device, torch.bfloat16)
-    pairs = list(zip(master.parameters(), replica.parameters()))
-    weights, copies = [m for m, _ in pairs], [r for _, r in pairs]
-    optimizer = torch.optim.AdamW(
-        weights, lr=plan.learning_rate, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay, fused=True
-    )
-    state = _load(checkpoint)
-    step, elapsed_before = 0, 0.0
-    ema = [w.detach().clone() for w in weights] if rank == 0 else []
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        step, elapsed_before = state["step"], state["elapsed_s"]
-        if rank == 0:
-            ema = [state["ema"][name].to(plan.device) for name, _ in master.named_parameters()]
-    generator = torch.Generator().manual_seed(1000 * step + rank)
-    started = saved = told = time.monotonic()
-    mean_loss: float | None = None
-    while True:
-        now = time.monotonic()
-        elapsed = elapsed_before + now - started
-        progress = step / plan.steps
-        if plan.minutes is not None:
-            progress = max(progress, elapsed / (60.0 * plan.minutes))
-        done = progress >= 1.0
-        if rank == 0 and (done or now - saved > plan.save_every_s):
-            _save(checkpoint, master, ema, optimizer, step, elapsed, progress)
-            saved = now
-        if done:
-            return
+    _Worker(rank, task, plan, checkpoint, master).train()
+
+
+class _Worker:
+    """One process: its copy of the weights, its optimizer, and, in the first one, the average and the checkpoint."""
+
+    def __init__(self, rank: int, task: Task, plan: Plan, checkpoint: Path, master: torch.nn.Module):
+        self.rank, self.task, self.plan, self.checkpoint, self.master = rank, task, plan, checkpoint, master
+        if plan.device != "cpu":
+            master.to(plan.device)
+        self.replica = task.make_module().to(plan.device, torch.bfloat16)
+        self.weights, self.copies = list(master.parameters()), list(self.replica.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.weights, lr=plan.learning_rate, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay, fused=True
+        )
+        self.step, self.elapsed_before = 0, 0.0
+        self.ema = [w.detach().clone() for w in self.weights] if rank == 0 else []
+        state = _load(checkpoint)
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.elapsed_before = state["step"], state["elapsed_s"]
+            if rank == 0:
+                self.ema = [state["ema"][name].to(plan.device) for name, _ in master.named_parameters()]
+        self.generator = torch.Generator().manual_seed(1000 * self.step + rank)
+        self.mean_loss: float | None = None
+
+    def train(self) -> None:
+        """Takes steps until the plan is done. Raises FloatingPointError if the loss is no longer a number."""
+        started = saved = told = time.monotonic()
+        while True:
+            now = time.monotonic()
+            elapsed = self.elapsed_before + now - started
+            progress = self.step / self.plan.steps
+            if self.plan.minutes is not None:
+                progress = max(progress, elapsed / (60.0 * self.plan.minutes))
+            done = progress >= 1.0
+            if self.rank == 0 and (done or now - saved > self.plan.save_every_s):
+                self._save(elapsed, progress)
+                saved = now
+            if done:
+                return
+            self._take_step(progress)
+            if now - told > 20.0:
+                log.info(
+                    "%s worker %d step %d (%.0f%%) loss %.4f %.2f s/step",
+                    self.checkpoint.stem, self.rank, self.step, 100 * progress, self.mean_loss,
+                    elapsed / self.step,
+                )  # fmt: skip
+                told = now
+
+    def _take_step(self, progress: float) -> None:
         with torch.no_grad():
-            torch._foreach_copy_(copies, weights)
-        loss = task.loss(replica, generator, progress)
+            torch._foreach_copy_(self.copies, self.weights)
+        loss = self.task.loss(self.replica, self.generator, progress)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"{checkpoint.stem}: loss {loss.item()} at step {step}; lower the learning rate.")
+            raise FloatingPointError(
+                f"{self.checkpoint.stem}: loss {loss.item()} at step {self.step}; lower the learning rate."
+            )
         loss.backward()
-        for weight, copy in pairs:
+        for weight, copy in zip(self.weights, self.copies, strict=True):
             weight.grad = None if copy.grad is None else copy.grad.float()
             copy.grad = None
-        torch.nn.utils.clip_grad_norm_(weights, plan.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(plan, step, progress)
-        optimizer.step()
-        if rank == 0:
-            decay = min(plan.ema_decay, (step + 1) / (step + 20))
-            torch._foreach_lerp_(ema, [w.detach() for w in weights], 1.0 - decay)
-        step += 1
-        mean_loss = loss.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * loss.item()
-        if now - told > 20.0:
-            log.info(
-                "%s worker %d step %d (%.0f%%) loss %.4f %.2f s/step",
-                checkpoint.stem, rank, step, 100 * progress, mean_loss,
-                elapsed / step,
-            )  # fmt: skip
-            told = now
+        torch.nn.utils.clip_grad_norm_(self.weights, self.plan.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = _rate(self.plan, self.step, progress)
+        self.optimizer.step()
+        if self.rank == 0:
+            decay = min(self.plan.ema_decay, (self.step + 1) / (self.step + 20))
+            torch._foreach_lerp_(self.ema, [w.detach() for w in self.weights], 1.0 - decay)
+        self.step += 1
+        self.mean_loss = loss.item() if self.mean_loss is None else 0.98 * self.mean_loss + 0.02 * loss.item()
 
-
-def _save(checkpoint, master, ema, optimizer, step, elapsed, progress) -> None:
-    weights = {name: value.detach().cpu() for name, value in master.state_dict().items()}
-    averaged = dict(weights)
-    averaged |= {name: value.cpu() for (name, _), value in zip(master.named_parameters(), ema)}
-    state = {
-        "weights": weights,
-        "ema": averaged,
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "elapsed_s": elapsed,
-        "progress": min(1.0, progress),
-    }
-    # A kill in the middle of writing must not cost the training.
-    part = checkpoint.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, checkpoint)
+    def _save(self, elapsed: float, progress: float) -> None:
+        weights = {name: value.detach().cpu() for name, value in self.master.state_dict().items()}
+        averaged = dict(weights)
+        averaged |= {name: value.cpu() for (name, _), value in zip(self.master.named_parameters(), self.ema)}
+        state = {
+            "weights": weights,
+            "ema": averaged,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "elapsed_s": elapsed,
+            "progress": min(1.0, progress),
+        }
+        # A kill in the middle of writing must not cost the training.
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self.checkpoint)

@@ -111,7 +111,7 @@ def make_scheduler():
 
 
 def save_base(folder: Path, *, vae, transformer, text_encoder) -> None:
-    """Nothing; writes the base as a diffusers folder, weights in fp16.
+    """Writes the base as a diffusers folder, weights in fp16.
 
     `CogVideoXImageToVideoPipeline.from_pretrained(folder)` reads it back.
     """

@@ -117,7 +117,7 @@ def make_table(results: dict[str, list[dict]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Nothing; runs the rows asked for and writes the table."""
+    """Runs the rows asked for and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS)
     parser.add_argument("--out", type=Path, default=Path("evaluation"))

@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from small_models import make_fae
 
 from flexiact_core import weight_files
 from flexiact_core.cogvideox.encodings import Clips, TrainingClip
-from flexiact_core.cogvideox.loss import denoising_loss
+from flexiact_core.cogvideox.loss import Batch, denoising_loss
 from flexiact_core.cogvideox.model import Posterior, for_num_latent_frames
 from flexiact_core.cogvideox.sampling import make_scheduler
 from flexiact_core.errors import FileError, SettingError
@@ -58,7 +59,7 @@ def fae_loss(golden, recorded, scheduler, transformer, tokens, **changes):
     return denoising_loss(
         transformer,
         scheduler,
-        **inputs | changes,
+        Batch(**inputs | changes),
         attention_kwargs={"motion": project_motion(transformer, [(tokens, 1.0)])},
     )
 
@@ -109,7 +110,7 @@ def refadapter_inputs(recorded):
         TrainingClip(*(Posterior(p.mean[i : i + 1], p.std[i : i + 1]) for p in sure), inputs["prompt_embeds"][[i]], 1.0)
         for i in range(len(video))
     ]
-    return draw_refadapter_batch(clips, 1000, torch.Generator()) | inputs
+    return replace(draw_refadapter_batch(clips, 1000, torch.Generator()), **inputs)
 
 
 def test_refadapter_loss_and_every_gradient_are_the_recorded_ones(golden, recorded, golden_scheduler):
@@ -117,7 +118,7 @@ def test_refadapter_loss_and_every_gradient_are_the_recorded_ones(golden, record
     matrices = learned_matrices(transformer, "refadapter_0")
     for matrix in matrices.values():
         matrix.requires_grad_()
-    loss = denoising_loss(transformer, golden_scheduler, **refadapter_inputs(recorded))
+    loss = denoising_loss(transformer, golden_scheduler, refadapter_inputs(recorded))
     assert loss.item() == pytest.approx(recorded["refadapter.loss"].item(), rel=LOSS_RTOL)
     assert loss.item() == pytest.approx(recorded["refadapter.loss_float64"].item(), rel=LOSS_RTOL)
     loss.backward()
@@ -127,9 +128,9 @@ def test_refadapter_loss_and_every_gradient_are_the_recorded_ones(golden, record
 
 def test_the_first_latent_frame_becomes_the_condition_image_in_input_and_target(recorded):
     batch = refadapter_inputs(recorded)
-    assert torch.equal(batch["video_latents"][:, :1], recorded["refadapter.image_latent"])
-    assert torch.equal(batch["image_latents"], recorded["refadapter.image_latent"])
-    assert torch.equal(batch["video_latents"][:, 1:], recorded["refadapter.video_latents"][:, 1:])
+    assert torch.equal(batch.video_latents[:, :1], recorded["refadapter.image_latent"])
+    assert torch.equal(batch.image_latents, recorded["refadapter.image_latent"])
+    assert torch.equal(batch.video_latents[:, 1:], recorded["refadapter.video_latents"][:, 1:])
 
 
 def test_the_weights_of_the_loss_are_one_over_one_minus_abar(recorded, golden_scheduler):
@@ -204,7 +205,7 @@ def held_out_loss(base, scheduler, clips, tokens):
     batch = draw_fae_batch(clips, 1000, 48, torch.Generator().manual_seed(99))
     with torch.no_grad():
         motion = project_motion(transformer, [(tokens, 1.0)])
-        return denoising_loss(transformer, scheduler, **batch, attention_kwargs={"motion": motion}).item()
+        return denoising_loss(transformer, scheduler, batch, attention_kwargs={"motion": motion}).item()
 
 
 def test_the_loss_of_a_clip_falls(base, scheduler, clips):
@@ -369,8 +370,8 @@ def big_batch(clips, **settings):
 
 def test_conditions_are_left_out_as_often_as_the_method_says(clips):
     batch = big_batch(clips)
-    no_image = (batch["image_latents"].flatten(1) == 0).all(1).float().mean()
-    no_caption = (batch["prompt_embeds"] == clips.empty_embeds).flatten(1).all(1).float().mean()
+    no_image = (batch.image_latents.flatten(1) == 0).all(1).float().mean()
+    no_caption = (batch.prompt_embeds == clips.empty_embeds).flatten(1).all(1).float().mean()
     assert (IMAGE_DROPOUT, CAPTION_DROPOUT) == (0.05, 0.1)
     assert no_image.item() == pytest.approx(IMAGE_DROPOUT, abs=0.02)
     assert no_caption.item() == pytest.approx(CAPTION_DROPOUT, abs=0.02)
@@ -378,19 +379,19 @@ def test_conditions_are_left_out_as_often_as_the_method_says(clips):
 
 def test_batches_draw_every_timestep_clip_and_frame(clips):
     batch = big_batch(clips)
-    assert batch["timesteps"].min() < 10 and batch["timesteps"].max() > 989
-    assert set(batch["debias_frames"].tolist()) == {0, 1}
-    assert "debias_frames" not in big_batch(clips, debiased=False)
+    assert batch.timesteps.min() < 10 and batch.timesteps.max() > 989
+    assert set(batch.debias_frames.tolist()) == {0, 1}
+    assert big_batch(clips, debiased=False).debias_frames is None
     # Each drawn video lies near one of the two clips, scaled.
-    distance = (batch["video_latents"][:, None] / 0.7 - clips.video.mean[None]).square().flatten(2).mean(2).sqrt()
+    distance = (batch.video_latents[:, None] / 0.7 - clips.video.mean[None]).square().flatten(2).mean(2).sqrt()
     assert torch.allclose(distance.amin(1), torch.tensor(0.1), atol=0.01)
     assert 0.4 < distance.argmin(1).float().mean() < 0.6
 
 
 def test_a_video_and_its_image_come_from_the_same_clip(clips):
     batch = big_batch(clips)
-    kept = (batch["image_latents"].flatten(1) != 0).any(1)
-    gap = (batch["video_latents"][:, :1] - batch["image_latents"])[kept].square().flatten(1).mean(1).sqrt()
+    kept = (batch.image_latents.flatten(1) != 0).any(1)
+    gap = (batch.video_latents[:, :1] - batch.image_latents)[kept].square().flatten(1).mean(1).sqrt()
     assert gap.max() < 0.7 * 0.3
 
 
@@ -422,6 +423,16 @@ def test_refadapter_training_is_fixed_by_its_seed_and_resumes_bit_for_bit(base, 
     assert same_state(fit_adapter(base, scheduler, clips, steps=4, resume=half), whole)
 
 
+def test_the_seed_of_a_refadapter_training_fixes_what_it_starts_from(base, scheduler, clips):
+    def start(seed):
+        # A step of hardly any size.
+        return fit_adapter(base, scheduler, clips, seed=seed, steps=1, learning_rate=1e-30).parameters
+
+    first, other = start(1), start(2)
+    assert all(torch.equal(first[key], start(1)[key]) for key in first)
+    assert all(not torch.equal(first[key], other[key]) for key in first if ".down." in key)
+
+
 def test_refadapter_training_stops_within_a_step(base, scheduler, clips):
     def stop(step, loss, take_state):
         raise Stop
@@ -443,7 +454,7 @@ def held_loss_of_first_step(transformer, scheduler, clips):
     generator = torch.Generator().manual_seed(7)
     clip = clip_of(clips, int(torch.randint(2, (), generator=generator)))
     with torch.no_grad():
-        return denoising_loss(transformer, scheduler, **draw_refadapter_batch([clip], 1000, generator)).item()
+        return denoising_loss(transformer, scheduler, draw_refadapter_batch([clip], 1000, generator)).item()
 
 
 def test_a_batch_of_clips_is_as_long_as_its_shortest(clips):
@@ -452,7 +463,7 @@ def test_a_batch_of_clips_is_as_long_as_its_shortest(clips):
         Posterior(short.video.mean[:, :1], short.video.std[:, :1]), short.image, short.prompt_embeds, 0.7
     )
     batch = draw_refadapter_batch([long, cut], 1000, torch.Generator())
-    assert batch["video_latents"].shape[:2] == batch["noise"].shape[:2] == (2, 1)
+    assert batch.video_latents.shape[:2] == batch.noise.shape[:2] == (2, 1)
 
 
 def first_moments(state):
@@ -474,12 +485,12 @@ def starting_from(parameters):
 
 
 def test_the_trainer_itself_takes_the_recorded_fae_step(golden, recorded, golden_scheduler, monkeypatch):
-    batch = {name: recorded[f"fae.{name}"] for name in ("video_latents", "noise", "timesteps", "prompt_embeds")}
-    batch["image_latents"] = recorded["fae.image_latent"]
-    batch["debias_frames"] = recorded["fae.rand_idx"].expand(len(batch["timesteps"]))
+    values = {name: recorded[f"fae.{name}"] for name in ("video_latents", "noise", "timesteps", "prompt_embeds")}
+    frames = recorded["fae.rand_idx"].expand(len(values["timesteps"]))
+    batch = Batch(image_latents=recorded["fae.image_latent"], debias_frames=frames, **values)
     monkeypatch.setattr(fit_module, "draw_fae_batch", lambda *_: batch)
-    latents = Posterior(batch["video_latents"], torch.zeros_like(batch["video_latents"]))
-    clips = Clips(latents, latents, batch["prompt_embeds"], batch["prompt_embeds"], 1.0)
+    latents = Posterior(batch.video_latents, torch.zeros_like(batch.video_latents))
+    clips = Clips(latents, latents, batch.prompt_embeds, batch.prompt_embeds, 1.0)
     state = fit_fae(
         golden.transformer, golden_scheduler, clips, steps=1, learning_rate=1e-3, seed=0, device=CPU,
         num_tokens=golden.fae.tokens.shape[1], resume=starting_from({TOKENS: golden.fae.tokens.float()}),
@@ -494,14 +505,14 @@ def test_the_trainer_itself_takes_the_recorded_fae_step(golden, recorded, golden
 
 def test_the_trainer_itself_takes_the_recorded_refadapter_step(golden, recorded, golden_scheduler, monkeypatch):
     names = ("video_latents", "noise", "timesteps", "prompt_embeds")
-    batch = {name: recorded[f"refadapter.{name}"].clone() for name in names}
-    batch["image_latents"] = recorded["refadapter.image_latent"]
-    batch["video_latents"][:, :1] = batch["image_latents"]
+    values = {name: recorded[f"refadapter.{name}"].clone() for name in names}
+    batch = Batch(image_latents=recorded["refadapter.image_latent"], **values)
+    batch.video_latents[:, :1] = batch.image_latents
     monkeypatch.setattr(fit_module, "draw_refadapter_batch", lambda *_: batch)
     adapter = golden.refadapter
     state = fit_refadapter(
         golden.transformer, golden_scheduler, lambda generator: None, rank=adapter.rank, steps=1, learning_rate=1e-3,
-        seed=0, device=CPU, batch_size=len(batch["timesteps"]),
+        seed=0, device=CPU, batch_size=len(batch.timesteps),
         resume=starting_from({key: value.float() for key, value in adapter.tensors.items()}),
     )  # fmt: skip
     assert state.losses[0].item() == pytest.approx(recorded["refadapter.loss"].item(), rel=LOSS_RTOL)

@@ -65,7 +65,7 @@ def test_forward_is_the_recorded_one(golden, inputs, output, suffix):
         with_refadapters(golden.transformer, adapters, torch.device("cpu"), torch.float32)
     )
     faes = [(load_fae(golden.folder / f"fae{suffix}").tokens, 1.0)] if with_fae else []
-    found = run(transformer, inputs, motion=project_motion(transformer, faes), motion_bias=bias)
+    found = run(transformer, inputs, motion=project_motion(transformer, faes), bias=bias)
     assert (found - inputs[output]).abs().max() <= ATOL
 
 
@@ -139,7 +139,7 @@ def motion(golden, adapted):
 
 @pytest.mark.parametrize("bias", [0.0, 1.0, -2.5, 8.0])
 def test_ours_equals_full_rows_with_a_dense_mask(golden, inputs, adapted, motion, bias, gradients):
-    ours = forward(adapted, inputs, motion=motion, motion_bias=bias)
+    ours = forward(adapted, inputs, motion=motion, bias=bias)
     dense = run(full_row_transformer(golden, 0.7, bias), inputs)
     assert (ours - dense).abs().max() <= ATOL
 
@@ -147,7 +147,7 @@ def test_ours_equals_full_rows_with_a_dense_mask(golden, inputs, adapted, motion
 def test_motion_queries_never_matter(golden, inputs, adapted, motion):
     first, second = (run(full_row_transformer(golden, 0.7, 1.0, seed), inputs) for seed in (1, 2))
     assert torch.equal(first, second)
-    assert (run(adapted, inputs, motion=motion, motion_bias=1.0) - first).abs().max() <= ATOL
+    assert (run(adapted, inputs, motion=motion, bias=1.0) - first).abs().max() <= ATOL
 
 
 @pytest.mark.parametrize("wrong", ["no key norm", "rotary on motion keys", "bias for text queries"])
@@ -157,13 +157,13 @@ def test_typical_mistakes_are_far_above_the_tolerance(golden, inputs, adapted, m
     recorded = inputs["out_fae_w0.7_rw1.0"]
     if wrong == "bias for text queries":
         shifted = [replace(layer, log_weight=torch.ones(layer.key.shape[2])) for layer in motion]
-        found = run(adapted, inputs, motion=shifted, motion_bias=0.0)
+        found = run(adapted, inputs, motion=shifted, bias=0.0)
     elif wrong == "no key norm":
         raw = [
             replace(layer, key=block.attn1.to_k(tokens[None]).unflatten(-1, (block.attn1.heads, -1)).transpose(1, 2))
             for layer, block, tokens in zip(motion, adapted.transformer_blocks, golden.fae.tokens)
         ]
-        found = run(adapted, inputs, motion=raw, motion_bias=1.0)
+        found = run(adapted, inputs, motion=raw, bias=1.0)
     else:
         count = min(motion[0].key.shape[2], len(inputs["rope_cos"]))
         tables = inputs["rope_cos"][-count:], inputs["rope_sin"][-count:]
@@ -171,7 +171,7 @@ def test_typical_mistakes_are_far_above_the_tolerance(golden, inputs, adapted, m
             replace(layer, key=torch.cat([rotate(layer.key[:, :, :count], tables), layer.key[:, :, count:]], dim=2))
             for layer in motion
         ]
-        found = run(adapted, inputs, motion=turned, motion_bias=1.0)
+        found = run(adapted, inputs, motion=turned, bias=1.0)
     assert (found - recorded).abs().max() > 100 * ATOL
 
 
@@ -207,14 +207,14 @@ def layer_calls(monkeypatch):
 
 @pytest.mark.parametrize("bias", [0.0, 1.0])
 def test_ours_equals_two_parts_merged_by_log_sum_exp(inputs, adapted, motion, layer_calls, bias, gradients):
-    forward(adapted, inputs, motion=motion, motion_bias=bias)
+    forward(adapted, inputs, motion=motion, bias=bias)
     assert len(layer_calls) == len(motion)
     for (query, key, value, num_text, layer, *_), ours in layer_calls:
         assert (merged(query, key, value, layer, num_text, bias) - ours).abs().max() <= 5e-6
 
 
 def test_bias_0_is_plain_attention_bit_for_bit(inputs, adapted, motion, layer_calls, gradients):
-    unbiased = forward(adapted, inputs, motion=motion, motion_bias=0.0)
+    unbiased = forward(adapted, inputs, motion=motion, bias=0.0)
     assert len(layer_calls) == len(motion)
     for (query, key, value, _, layer, *_), ours in layer_calls:
         keys, values = (
@@ -234,13 +234,13 @@ def test_without_motion_it_is_the_stock_processor_bit_for_bit(golden, inputs, ad
 @pytest.mark.parametrize("bias", [0.0, 1.0])
 def test_strength_0_is_no_fae_bit_for_bit(golden, inputs, adapted, bias):
     silent = project_motion(adapted, [(golden.fae.tokens, 0.0)])
-    assert torch.equal(run(adapted, inputs, motion=silent, motion_bias=bias), run(adapted, inputs))
+    assert torch.equal(run(adapted, inputs, motion=silent, bias=bias), run(adapted, inputs))
 
 
 def test_a_silent_fae_beside_another_changes_nothing(golden, inputs, adapted, motion):
     both = project_motion(adapted, [(golden.fae.tokens, 1.0), (golden.fae.tokens.flip(1) * 2, 0.0)])
-    found = run(adapted, inputs, motion=both, motion_bias=1.0)
-    assert torch.equal(found, run(adapted, inputs, motion=motion, motion_bias=1.0))
+    found = run(adapted, inputs, motion=both, bias=1.0)
+    assert torch.equal(found, run(adapted, inputs, motion=motion, bias=1.0))
 
 
 @pytest.mark.parametrize("bias", [0.0, 1.0])
@@ -249,8 +249,8 @@ def test_strength_n_counts_every_token_n_times(golden, inputs, adapted, bias, ti
     tokens = golden.fae.tokens
     weighted = project_motion(adapted, [(tokens, float(times))])
     repeated = project_motion(adapted, [(tokens.repeat(1, times, 1), 1.0)])
-    found = forward(adapted, inputs, motion=weighted, motion_bias=bias)
-    assert (found - forward(adapted, inputs, motion=repeated, motion_bias=bias)).abs().max() <= ATOL
+    found = forward(adapted, inputs, motion=weighted, bias=bias)
+    assert (found - forward(adapted, inputs, motion=repeated, bias=bias)).abs().max() <= ATOL
     assert not torch.equal(found, run(adapted, inputs, motion=project_motion(adapted, [(tokens, 1.0)])))
 
 
@@ -264,7 +264,7 @@ def test_two_faes_are_their_tokens_side_by_side(golden, inputs, adapted, bias):
     first, second = golden.fae.tokens, golden.fae.tokens.flip(0) * 0.7
     chained = project_motion(adapted, [(first, 1.0), (second, 1.0)])
     joined = project_motion(adapted, [(torch.cat([first, second], dim=1), 1.0)])
-    found, expected = (run(adapted, inputs, motion=m, motion_bias=bias) for m in (chained, joined))
+    found, expected = (run(adapted, inputs, motion=m, bias=bias) for m in (chained, joined))
     assert torch.equal(found, expected)
 
 
@@ -272,34 +272,34 @@ def test_each_of_two_faes_keeps_its_own_strength(golden, inputs, adapted):
     first, second = golden.fae.tokens, golden.fae.tokens.flip(0) * 0.7
     chained = project_motion(adapted, [(first, 1.0), (second, 2.0)])
     repeated = project_motion(adapted, [(torch.cat([first, second, second], dim=1), 1.0)])
-    found, expected = (run(adapted, inputs, motion=m, motion_bias=1.0) for m in (chained, repeated))
+    found, expected = (run(adapted, inputs, motion=m, bias=1.0) for m in (chained, repeated))
     assert (found - expected).abs().max() <= ATOL
     swapped = project_motion(adapted, [(first, 2.0), (second, 1.0)])
-    assert (found - run(adapted, inputs, motion=swapped, motion_bias=1.0)).abs().max() > 100 * ATOL
+    assert (found - run(adapted, inputs, motion=swapped, bias=1.0)).abs().max() > 100 * ATOL
 
 
 def test_order_of_faes_and_of_their_tokens_does_not_matter(golden, inputs, adapted, motion):
     turned = project_motion(adapted, [(golden.fae.tokens.flip(1), 1.0)])
-    found = run(adapted, inputs, motion=turned, motion_bias=1.0)
-    assert (found - run(adapted, inputs, motion=motion, motion_bias=1.0)).abs().max() <= ATOL
+    found = run(adapted, inputs, motion=turned, bias=1.0)
+    assert (found - run(adapted, inputs, motion=motion, bias=1.0)).abs().max() <= ATOL
 
 
 def test_motion_tokens_depend_on_neither_timestep_nor_video(inputs, adapted, motion):
     later = dict(inputs, timestep=inputs["timestep"].flip(0), hidden_states=inputs["hidden_states"].flip(0))
     later["encoder_hidden_states"] = inputs["encoder_hidden_states"].flip(0)
-    found = run(adapted, later, motion=motion, motion_bias=1.0)
-    assert (found.flip(0) - run(adapted, inputs, motion=motion, motion_bias=1.0)).abs().max() <= ATOL
+    found = run(adapted, later, motion=motion, bias=1.0)
+    assert (found.flip(0) - run(adapted, inputs, motion=motion, bias=1.0)).abs().max() <= ATOL
 
 
 def test_each_layer_reads_its_own_tokens(golden, inputs, adapted, motion):
     swapped = [motion[-1], *motion[1:-1], motion[0]]
-    found = run(adapted, inputs, motion=swapped, motion_bias=1.0)
+    found = run(adapted, inputs, motion=swapped, bias=1.0)
     assert (found - inputs["out_fae_w0.7_rw1.0"]).abs().max() > 100 * ATOL
 
 
 def test_lora_acts_on_motion_tokens_too(golden, inputs, adapted):
     bare = project_motion(with_motion_attention(golden.transformer), [(golden.fae.tokens, 1.0)])
-    found = run(adapted, inputs, motion=bare, motion_bias=1.0)
+    found = run(adapted, inputs, motion=bare, bias=1.0)
     assert (found - inputs["out_fae_w0.7_rw1.0"]).abs().max() > 100 * ATOL
 
 
@@ -308,7 +308,7 @@ def test_the_base_never_notices(golden, inputs):
     keys, processors = list(base.state_dict()), [type(p) for p in base.attn_processors.values()]
     before, flags = run(base, inputs), [p.requires_grad for p in base.parameters()]
     twin = with_motion_attention(base)
-    run(twin, inputs, motion=project_motion(twin, [(golden.fae.tokens, 1.0)]), motion_bias=1.0)
+    run(twin, inputs, motion=project_motion(twin, [(golden.fae.tokens, 1.0)]), bias=1.0)
     assert list(base.state_dict()) == keys == list(twin.state_dict())
     assert [type(p) for p in base.attn_processors.values()] == processors
     assert not any(isinstance(p, MotionAttention) for p in base.attn_processors.values())
@@ -320,8 +320,8 @@ def test_the_base_never_notices(golden, inputs):
 
 def test_motion_arrives_as_named_arguments_of_a_timestep(motion):
     kwargs_at = motion_kwargs(motion, MotionBias(0.5))
-    assert kwargs_at(999) == {"motion": motion, "motion_bias": 0.5}
-    assert kwargs_at(0) == {"motion": motion, "motion_bias": 0.0}
+    assert kwargs_at(999) == {"motion": motion, "bias": 0.5}
+    assert kwargs_at(0) == {"motion": motion, "bias": 0.0}
     assert set(kwargs_at(0)) <= set(inspect.signature(MotionAttention.__call__).parameters)
 
 
@@ -331,8 +331,8 @@ def test_motion_share_is_what_the_softmax_gives_to_motion_tokens(inputs, golden,
     with torch.no_grad():
         motion = project_motion(adapted, [(golden.fae.tokens, strength)])
     shares = {}
-    plain = run(adapted, inputs, motion=motion, motion_bias=bias)
-    asked = run(adapted, inputs, motion=motion, motion_bias=bias, on_share=shares.__setitem__)
+    plain = run(adapted, inputs, motion=motion, bias=bias)
+    asked = run(adapted, inputs, motion=motion, bias=bias, on_share=shares.__setitem__)
     assert torch.equal(asked, plain)
     assert sorted(shares) == list(range(len(motion)))
     for layer, ((query, key, _, num_text, tokens, *_), _) in enumerate(layer_calls[: len(motion)]):
@@ -428,7 +428,7 @@ def test_memory_of_training_with_motion_tokens_grows_linearly(golden, adapted):
 
         def call():
             layers = project_motion(adapted, [(tokens, 1.0)])
-            out, _ = attn.processor(attn, video, text, motion=layers, motion_bias=1.0)
+            out, _ = attn.processor(attn, video, text, motion=layers, bias=1.0)
             out.square().sum().backward()
 
         return call
@@ -447,7 +447,7 @@ def test_the_gradient_of_motion_tokens_keeps_no_other_alive(golden, inputs, adap
         for projected in (layer.key, layer.value):
             projected.register_hook(waiting.append)
     one = {name: inputs[name][:1] for name in ("hidden_states", "encoder_hidden_states", "timestep")}
-    forward(adapted, {**inputs, **one}, motion=layers, motion_bias=bias).sum().backward()
+    forward(adapted, {**inputs, **one}, motion=layers, bias=bias).sum().backward()
     assert len(waiting) == 2 * len(layers)
     assert all(gradient.untyped_storage().nbytes() == gradient.nbytes for gradient in waiting)
 
@@ -477,7 +477,7 @@ def test_the_released_sizes_run_as_they_are(released_transformer, num_latent_fra
             torch.empty(2, 226, 4096, device=meta, dtype=dtype),
             torch.full((2,), 999, device=meta),
             image_rotary_emb=tuple(table.to(meta) for table in rotary),
-            attention_kwargs={"motion": motion, "motion_bias": 1.0},
+            attention_kwargs={"motion": motion, "bias": 1.0},
             return_dict=False,
         )[0]
     assert out.shape == (2, num_latent_frames, 16, 60, 90)
