@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from . import amg, cogvideox, flexiact
+from . import act_vae, amg, cogvideox, flexiact
+from .act_vae import CompareACTVAERow, LoadACTVAE, MeasurePoses, PoseToImage, PredictActionPoses
+from .act_vae_training import TrainACTVAE
 from .amg import AMGSampler, LoadAMG, LoadAMGDemoFolder
 from .amg_training import SaveAMGAdapter, TrainAMG
 from .avatars import PlaceAvatar, RenderAvatars
@@ -32,10 +34,16 @@ NODE_CLASS_MAPPINGS = {
     "LoadAMGDemoFolder": LoadAMGDemoFolder,
     "TrainAMG": TrainAMG,
     "SaveAMGAdapter": SaveAMGAdapter,
+    "LoadACTVAE": LoadACTVAE,
+    "PredictActionPoses": PredictActionPoses,
+    "PoseToImage": PoseToImage,
+    "CompareACTVAERow": CompareACTVAERow,
+    "TrainACTVAE": TrainACTVAE,
+    "MeasurePoses": MeasurePoses,
 }
 
 # Folders under models/ that the pack reads; a new one is a row here. The small world's files come with the pack.
-MODEL_FOLDERS = (cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, flexiact.FILES, amg.FILES)
+MODEL_FOLDERS = (cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, flexiact.FILES, amg.FILES, act_vae.MODELS)
 SHIPPED = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
 
 

@@ -93,3 +93,5 @@ ExampleSocket = io.Custom("FLEXIACT_EXAMPLE")
 AvatarSceneSocket = io.Custom("AVATAR_SCENE")
 # Joints in OpenPose's JSON, as ComfyUI's own pose nodes have them.
 PosesSocket = io.Custom("POSE_KEYPOINT")
+# A loaded ACT-VAE: nodes.act_vae.LoadedACTVAE.
+ActVaeSocket = io.Custom("ACT_VAE")

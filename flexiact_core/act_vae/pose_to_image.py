@@ -32,12 +32,28 @@ class Upsample(nn.Module):
         return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1, output_padding=1)
 
 
+class PlainNorm(nn.Module):
+    """Batch normalisation without scale and shift; ComfyUI's own layer of that kind needs both."""
+
+    def __init__(self, channels: int, momentum: float):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return F.batch_norm(x, self.running_mean, self.running_var, None, None, self.training, self.momentum)
+
+
 class ClassNorm(nn.Module):
     """Batch normalisation whose scale and shift belong to the action."""
 
     def __init__(self, channels: int, num_actions: int):
         super().__init__()
-        self.bn = BatchNorm2d(channels, affine=False, momentum=0.001)
+        self.bn = PlainNorm(channels, momentum=0.001)
         self.embed = Embedding(num_actions, 2 * channels)
         with torch.no_grad():
             self.embed.weight.copy_(torch.cat([torch.ones(channels), torch.zeros(channels)]).expand(num_actions, -1))

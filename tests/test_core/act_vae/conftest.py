@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from act_vae_data import make_parts, put_release
 from safetensors.torch import load_file
 
 GOLDEN = Path(os.environ.get("ACT_VAE_GOLDEN") or Path(__file__).parents[2] / "golden" / "act_vae")
@@ -66,27 +67,11 @@ def release_keys() -> dict[str, dict[str, list[int]]]:
 
 @pytest.fixture(scope="session")
 def small_parts() -> dict[str, dict[str, torch.Tensor]]:
-    """Random weights of all four networks under the release's keys, as small as they can be. Shared."""
-    from flexiact_core.act_vae.fit import start_predictor
-    from flexiact_core.act_vae.loading import ACTVAE, states_of
-    from flexiact_core.act_vae.model import PENN_ACTIONS
-    from flexiact_core.act_vae.pose_to_image import PoseCritic, PoseToImage, start_weights
-
-    generator = torch.Generator().manual_seed(0)
-    painter, critic = PoseToImage(9, 4, 2), PoseCritic(4, 1)
-    for network in (painter, critic):
-        start_weights(network, generator)
-    model = ACTVAE(start_predictor(9, 8, generator), PENN_ACTIONS, generator=painter, critic=critic)
-    return {
-        part: {key: value.detach().clone() for key, value in state.items()} for part, state in states_of(model).items()
-    }
+    """Random weights of all four networks under the release's keys. Shared."""
+    return make_parts()
 
 
 @pytest.fixture
 def released_folder(small_parts, tmp_path) -> Path:
-    """A folder as the authors' archive unpacks: {'a': state} in each file."""
-    folder = tmp_path / "pretrain"
-    folder.mkdir()
-    for part in ("im_encode_content", "im_encode_vae", "generator"):
-        torch.save({"a": small_parts[part]}, folder / f"{part}.pt")
-    return folder
+    """A folder as the authors' archive unpacks."""
+    return put_release(tmp_path / "pretrain", small_parts)
