@@ -43,9 +43,12 @@ if TYPE_CHECKING:
     from ..flexiact_core.training import TrainingState
 
 
-def training_inputs(kind: folders.ModelFolder) -> list:
-    """The last inputs of every training node; `kind` is the model folder that their results go to."""
-    return [
+def training_inputs(kind: folders.ModelFolder, gradient_checkpointing: bool = True) -> list:
+    """The last inputs of every training node; `kind` is the model folder that their results go to.
+
+    gradient_checkpointing: whether there is a choice of it, as for a model that does not fit into memory without.
+    """
+    shared = [
         io.Int.Input(
             "checkpoint_every",
             default=250,
@@ -60,14 +63,15 @@ def training_inputs(kind: folders.ModelFolder) -> list:
             tooltip="Go on from the last checkpoint of the same name, clips and settings. Off: start anew.",
         ),
         inputs.seed("Fixes all randomness of the training. A new seed is a new training.", new_each_run=False),
-        io.Combo.Input(
-            "gradient_checkpointing",
-            options=["auto", "on", "off"],
-            default="auto",
-            advanced=True,
-            tooltip="on: far less memory, but the forward pass is computed twice. auto: on if memory would not do.",
-        ),
     ]
+    choice = io.Combo.Input(
+        "gradient_checkpointing",
+        options=["auto", "on", "off"],
+        default="auto",
+        advanced=True,
+        tooltip="on: far less memory, but the forward pass is computed twice. auto: on if memory would not do.",
+    )
+    return [*shared, choice] if gradient_checkpointing else shared
 
 
 @dataclass(frozen=True)

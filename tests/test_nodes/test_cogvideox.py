@@ -215,6 +215,14 @@ def sample():
     return sample
 
 
+def test_an_acceleration_is_what_its_widgets_say():
+    from flexiact_core.cogvideox.acceleration import Acceleration
+
+    (run,) = cogvideox.FlexiActAcceleration.execute(False, 0.2, 5, True, "taylor", "math").args
+    assert run.run == Acceleration("taylor", threshold=0.2, interval=5, compiled=True, attention="math")
+    assert run.merge_adapters is False
+
+
 def test_float8_weights_are_cast_when_they_are_used(base, folders, sample):
     save_single_file(base, folders / "CogVideo" / "single.safetensors", torch.float8_e4m3fn)
     whole, small = sample("somewhere/any name"), sample("single.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -53,9 +54,7 @@ def steps(monkeypatch):
 
 
 def begin(identity=None, **changes):
-    from dataclasses import replace
-
-    return training.Training(FILES, replace(PLAN, **changes), identity or {"base": "b"})
+    return training.Training(FILES, dataclasses.replace(PLAN, **changes), identity or {"base": "b"})
 
 
 def cancel_at(step, monkeypatch):
@@ -167,6 +166,15 @@ def test_a_preview_that_cannot_be_written_is_said_and_stops_nothing(tmp_path, sa
     (tmp_path / "file").write_text("no folder")
     training.save_preview(tmp_path / "file" / "no.mp4", frames, 8)
     assert len(said) == 1 and "no.mp4" in said[0]
+
+
+def test_inputs_of_a_training_are_the_fields_of_its_plan():
+    """So that a node can take them together, whatever its own inputs are."""
+    own = {"name", "steps", "learning_rate", "batch_size"}
+    shared = {item.id for item in training.training_inputs(FILES)}
+    assert own | shared == {field.name for field in dataclasses.fields(training.Plan)}
+    few = [item.id for item in training.training_inputs(FILES, gradient_checkpointing=False)]
+    assert few == ["checkpoint_every", "resume", "seed"]
 
 
 def test_lazy_inputs_that_are_not_there_yet_are_asked_for():
