@@ -30,7 +30,7 @@ def read_pickle(path: Path, mapped: bool = False, max_bytes: int | None = None) 
     """
     if path.suffix not in PICKLE_SUFFIXES:
         raise FileError(f"{path.name}: '{path.suffix}' files are not read here. Use a .safetensors or .pt file.")
-    is_zip, size = zipfile.is_zipfile(path), path.stat().st_size
+    is_zip, size = guarded(path, lambda: zipfile.is_zipfile(path)), path.stat().st_size
     if not is_zip and max_bytes is not None and size > max_bytes:
         raise FileError(
             f"{path.name}: this file of {size / 1e9:.1f} GB is in the format of old PyTorch versions, which is read as "

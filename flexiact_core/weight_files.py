@@ -191,7 +191,7 @@ def write_whole(path: Path, write: Callable[[str], None]) -> Path:
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise FileError(
-            f"{path.name}: could not be saved in {path.parent} ({_first_line(error)}). "
+            f"{path.name}: could not be saved in {path.parent.name} ({_first_line(error)}). "
             "Free some disk space or check that the folder can be written, then run again."
         ) from error
     finally:
@@ -262,4 +262,6 @@ def _some(keys: list[str]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+    # An OSError's own text names the file with its place on the machine.
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text or type(error).__name__).splitlines()[0][:200]
