@@ -66,7 +66,7 @@ class PlaceAvatar(io.ComfyNode):
             ),
             io.String.Input(
                 "clip",
-                default="walk",
+                default="",
                 tooltip=(
                     "Name of the clip. man and woman have walk, wave, jump, sit, turn, dance. Empty: the model's first."
                 ),

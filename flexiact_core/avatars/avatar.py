@@ -100,13 +100,13 @@ class Avatar:
 
         Raises SettingError if there are clips, but none of that name.
         """
-        if not name.strip():
+        if not name.strip() or not self.clips:
             return self.clips[0] if self.clips else None
         wanted = name.strip().casefold()
         for clip in self.clips:
             if clip.name.casefold() == wanted:
                 return clip
-        known = ", ".join(clip.name for clip in self.clips[:20]) or "none"
+        known = ", ".join(clip.name for clip in self.clips[:20])
         raise SettingError(f"{self.name} has no clip '{name}'. Its clips: {known}. Leave it empty for the first.")
 
     def to(self, device: torch.device | str) -> Avatar:

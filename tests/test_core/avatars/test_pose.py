@@ -116,3 +116,8 @@ def test_rotation_matrices_are_scipys():
     torch.testing.assert_close(
         rotation_matrices(torch.tensor(quaternions)), torch.tensor(Rotation.from_quat(quaternions).as_matrix())
     )
+
+
+def test_a_model_without_clips_stands_whatever_clip_is_named():
+    avatar = read_avatar(arm(clip=False).glb())
+    assert avatar.clip() is None and avatar.clip("walk") is None
