@@ -191,19 +191,19 @@ def _orbited(camera: Camera, angle: float) -> Camera:
     return replace(camera, position=position, quaternion=tuple(float(x) for x in quaternion))
 
 
-def framing_camera(points: Tensor, width: int, height: int, *, fov: float = 35.0, all_round: bool = False) -> Camera:
-    """A camera in front of `points` (P, 3) on +Z that shows all of them, with a margin of a tenth.
+def framing_camera(points: Tensor, width: int, height: int, *, fov: float = 35.0, orbit: float = 0.0) -> Camera:
+    """A camera in front of `points` (F, P, 3) on +Z that shows all of them, with a margin of a tenth.
 
-    all_round: so far off that they also stay in view when it orbits. Raises SettingError if a point is not finite.
+    orbit: the degrees that it is to go round over the F frames; it shows each frame's points from where it then is.
+    Raises SettingError if a point is not finite.
     """
     if not torch.isfinite(points).all():
         raise SettingError("The avatars have points that are not finite: check scale and clip.")
-    low, high = points.amin(0), points.amax(0)
-    middle = (low + high) / 2
+    middle = (points.amin((0, 1)) + points.amax((0, 1))) / 2
     x, y, z = (points - middle).unbind(-1)
-    if all_round:
-        # The distance from the axis, at every height, once to the side and once towards the camera.
-        x = z = torch.hypot(x, z)
+    # The camera goes round one way, or all else the other.
+    angle = torch.linspace(0, math.radians(orbit), len(points))[:, None]
+    x, z = angle.cos() * x - angle.sin() * z, angle.sin() * x + angle.cos() * z
     slope = math.tan(math.radians(fov) / 2) / 1.1
     wide, tall = slope * max(width / height, 1), slope * max(height / width, 1)
     distance = torch.maximum(z + x.abs() / wide, z + y.abs() / tall).amax()

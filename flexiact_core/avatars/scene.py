@@ -130,7 +130,7 @@ def render_scene(
     nodes = [placement.nodes_at(torch.arange(num_frames) / fps) for placement in scene.placements]
     shot = _Shot(scene, nodes, device)
     if camera is None:
-        camera = framing_camera(shot.extent(), width, height, all_round=move == "orbit")
+        camera = framing_camera(shot.extent(), width, height, orbit=amount if move == "orbit" else 0.0)
     cameras = move_camera(camera, move, amount, num_frames)
     frames, masks = torch.empty(num_frames, height, width, 3), torch.empty(num_frames, height, width)
     look = {"background": background, "light": light, "antialias": antialias}
@@ -175,13 +175,9 @@ class _Shot:
         return points, torch.cat([normals for _, normals in skinned])
 
     def extent(self) -> Tensor:
-        """(8 * F, 3): the corners of the box around all avatars in each frame."""
-        corners = []
-        for frame in range(len(self.matrices[0])):
-            points, _ = self.at(frame)
-            ends = torch.stack([points.amin(0), points.amax(0)])
-            corners.append(torch.cartesian_prod(*ends.unbind(1)))
-        return torch.cat(corners).cpu()
+        """(F, P, 3): points of all avatars in each frame, some thousands, evenly taken."""
+        step = max(1, len(self.mesh.colours) // 8000)
+        return torch.stack([self.at(frame)[0][::step].cpu() for frame in range(len(self.matrices[0]))])
 
     def _check_outside(self, camera: Camera, points: Tensor, frame: int) -> None:
         start = first = 0

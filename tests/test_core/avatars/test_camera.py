@@ -176,12 +176,18 @@ def test_moves_that_cannot_be_made():
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (160, 64), (64, 160)])
 def test_framing_shows_all_points_and_fills_the_picture(width, height):
-    points = torch.randn(500, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.3, 0.9, 0.2])
-    camera = framing_camera(points, width, height)
-    seen = camera.project(points, width, height)
-    share = ((seen[:, :2] - torch.tensor([width, height]) / 2).abs() / (torch.tensor([width, height]) / 2)).amax()
-    assert 0.85 < float(share) < 0.95
-    around = framing_camera(points, width, height, all_round=True)
-    for camera in move_camera(around, "orbit", 360, 13):
-        seen = camera.project(points, width, height)
-        assert ((seen[:, :2] > 0) & (seen[:, :2] < torch.tensor([width, height]))).all()
+    points = torch.randn(13, 500, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.3, 0.9, 0.2])
+    size = torch.tensor([width, height])
+    for orbit in (0.0, 50.0, 360.0):
+        cameras = move_camera(framing_camera(points, width, height, orbit=orbit), "orbit", orbit, 13)
+        seen = torch.stack([camera.project(p, width, height) for camera, p in zip(cameras, points)])
+        share = ((seen[..., :2] - size / 2).abs() / (size / 2)).amax()
+        assert 0.8 < float(share) < 0.95
+
+
+def test_framing_knows_which_way_the_camera_goes_round():
+    # In the last frame a bar, seen end on: half its length off is enough. From the other side it would fill the view.
+    points = torch.zeros(3, 2, 3)
+    points[2] = torch.tensor([[-1.0, 0, -1], [1, 0, 1]])
+    camera = framing_camera(points, 64, 64, orbit=45.0)
+    assert math.dist(camera.position, camera.target) == pytest.approx(2**0.5, abs=1e-5)
