@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0
 from . import inputs
 from .flexiact_sampling import AttentionPicture, perform_action
 from .host import folders, media, memory, progress
@@ -142,8 +143,8 @@ class FlexiActSampler(io.ComfyNode):
                 ),
                 inputs.prompt(),
                 inputs.negative_prompt(),
-                inputs.side("width", 720),
-                inputs.side("height", 480),
+                inputs.side("width", COGVIDEOX_1_0.width_px),
+                inputs.side("height", COGVIDEOX_1_0.height_px),
                 inputs.num_frames(),
                 inputs.steps(50, 1000, "Denoising steps. Fewer are faster and rougher; 50 is the released value."),
                 inputs.cfg(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
+from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0
 from . import inputs
 from .flexiact import FILES
 from .host import encodings, folders, media, memory, progress
@@ -53,7 +54,7 @@ class PrepareActionClips(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "fps",
-                    default=8.0,
+                    default=float(COGVIDEOX_1_0.fps),
                     min=0.1,
                     max=240.0,
                     step=0.1,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from comfy_api.latest import io
 
+from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0 as RELEASED
 from .host import folders, memory
 from .sockets import AccelerationSocket, CogVideoXI2VSocket
 
@@ -64,10 +65,13 @@ def side(name: str, default: int):
     return io.Int.Input(
         name,
         default=default,
-        min=16,
+        min=RELEASED.size_multiple,
         max=4096,
-        step=16,
-        tooltip=f"{name.capitalize()} in pixels, a multiple of 16. CogVideoX-5B-I2V makes 720x480 only.",
+        step=RELEASED.size_multiple,
+        tooltip=(
+            f"{name.capitalize()} in pixels, a multiple of {RELEASED.size_multiple}. CogVideoX-5B-I2V makes "
+            f"{RELEASED.width_px}x{RELEASED.height_px} only."
+        ),
     )
 
 
@@ -75,13 +79,14 @@ def num_frames():
     """The length of a video."""
     return io.Int.Input(
         "num_frames",
-        default=49,
+        default=RELEASED.num_frames,
         min=1,
         max=1025,
-        step=8,
+        step=RELEASED.frame_multiple,
         tooltip=(
-            "Frames at 8 per second, 8k+1: 9 is about one second, 49 six. More take longer and more memory. "
-            "CogVideoX-5B-I2V makes 49 at most."
+            f"Frames at {RELEASED.fps} per second, {RELEASED.frame_rule}: {RELEASED.min_frames} is about one second, "
+            f"{RELEASED.num_frames} six. More take longer and more memory. CogVideoX-5B-I2V makes "
+            f"{RELEASED.num_frames} at most."
         ),
     )
 

@@ -105,6 +105,59 @@ def complaints_about_weight(source: str, path: Path) -> list[str]:
     return [f"{name_of(path)} imports {name} when it is imported" for name in imported if name.split(".")[0] in HEAVY]
 
 
+# The only file that holds what a family of bases knows, and the rooms and nodes that work on no such base.
+FAMILY = ROOT / "flexiact_core" / "cogvideox" / "family.py"
+OTHER_BASES = ("act_vae", "amg", "avatars", "poses")
+# Frames per second, sides in pixels, frames of a video, and heights with their widths.
+SPEEDS, SIDES, LENGTHS = {8, 16}, {480, 720, 768, 1360}, {49, 81}
+PAIRS = [{30, 45}, {60, 90}, {240, 360}, {480, 720}, {768, 1360}]
+# Inputs of nodes whose numbers are the family's.
+SIZED = {"width", "height", "num_frames", "fps"}
+
+
+def works_on_a_family(path: Path) -> bool:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if path == FAMILY or parts[0] not in ("flexiact_core", "nodes"):
+        return False
+    return not any(parts[1] == base or parts[1].startswith(f"{base}_") for base in OTHER_BASES)
+
+
+def number_in(node, numbers) -> bool:
+    return isinstance(node, ast.Constant) and not isinstance(node.value, (bool, str)) and node.value in numbers
+
+
+def facts_in(node: ast.AST):
+    """What a node of a syntax tree says that only a family's record may say."""
+    if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any("fps" in ast.unparse(target).lower() for target in targets) and number_in(node.value, SPEEDS):
+            yield "a speed"
+    if isinstance(node, ast.arguments):
+        pairs = [*zip(node.args[::-1], node.defaults[::-1]), *zip(node.kwonlyargs, node.kw_defaults)]
+        if any("fps" in argument.arg and number_in(value, SPEEDS) for argument, value in pairs):
+            yield "a speed"
+    if isinstance(node, ast.keyword) and node.arg and "fps" in node.arg and number_in(node.value, SPEEDS):
+        yield "a speed"
+    if isinstance(node, ast.Tuple) and {getattr(part, "value", None) for part in node.elts} in PAIRS:
+        yield "a grid or a size"
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mod, ast.FloorDiv)) and number_in(node.right, {8}):
+        if isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ast.Sub) and number_in(node.left.right, {1}):
+            yield "a rule of frames"
+    if isinstance(node, ast.Call) and node.args and getattr(node.args[0], "value", None) in SIZED:
+        given = [keyword.value for keyword in node.keywords if keyword.arg in ("default", "min", "step")]
+        if any(number_in(value, SPEEDS | SIDES | LENGTHS) for value in (*node.args[1:], *given)):
+            yield "a widget's number"
+
+
+def complaints_about_facts(source: str, path: Path) -> list[str]:
+    return [
+        f"{name_of(path)}:{node.lineno if hasattr(node, 'lineno') else '?'}: {fact} of a base: "
+        f"{ast.unparse(node)[:60]}. Take it from {name_of(FAMILY)}."
+        for node in ast.walk(ast.parse(source))
+        for fact in facts_in(node)
+    ]
+
+
 def check(complaints: list[str]) -> None:
     assert not complaints, "\n".join(complaints)
 
@@ -136,6 +189,55 @@ def test_core_never_imports_comfyui_and_systems_never_import_each_other():
 )
 def test_the_import_rules_notice_what_they_forbid(file, source, allowed):
     assert (complaints_about_core(source, ROOT / "flexiact_core" / file) == []) == allowed
+
+
+def test_what_a_base_knows_stands_in_its_familys_record_alone():
+    check(
+        [
+            complaint
+            for path in PACK
+            if works_on_a_family(path)
+            for complaint in complaints_about_facts(path.read_text("utf-8"), path)
+        ]
+    )
+    assert complaints_about_facts(FAMILY.read_text("utf-8"), FAMILY), "the record holds no fact that the rule knows"
+
+
+@pytest.mark.parametrize(
+    ("source", "allowed"),
+    [
+        ("FPS = 8", False),
+        ("def f(frames, fps=16): ...", False),
+        ("def f(*, target_fps: float = 8.0): ...", False),
+        ("read_video(path, fps=8)", False),
+        ("GRID = (30, 45)", False),
+        ("positions(480, 720)", True),  # two numbers of a call are no pair yet
+        ("TILE_PX = (240, 360)", False),
+        ("assert (num_frames - 1) % 8 == 0", False),
+        ("k = (num_frames - 1) // 8", False),
+        ('io.Int.Input("num_frames", default=49, min=1, max=1025)', False),
+        ('io.Int.Input("width", default=720, step=16)', False),
+        ('inputs.side("height", 480)', False),
+        ('io.Int.Input("steps", default=16)', True),
+        ("FPS = COGVIDEOX_1_0.fps", True),
+        ("width = head_dim // 8", True),
+        ("batch_size = 16", True),
+    ],
+)
+def test_the_rule_of_facts_notices_what_it_forbids(source, allowed):
+    assert (complaints_about_facts(source, ROOT / "flexiact_core" / "x.py") == []) == allowed
+
+
+def test_nothing_that_is_run_needs_how_weights_were_made():
+    check(
+        [
+            f"{name_of(path)} imports {imported}"
+            for path in PACK
+            if "making" not in path.parts
+            for imported in imports_of(path.read_text("utf-8"), path)
+            if "making" in imported.split(".")
+        ]
+    )
 
 
 def test_only_nodes_and_tests_import_comfyui():

@@ -51,6 +51,11 @@ class Family:
         """The shortest video that has motion in it."""
         return self.frame_offset + (self.frame_multiple if self.frame_offset == 1 else 0)
 
+    @property
+    def frame_rule(self) -> str:
+        """How many frames there may be, such as '8k+1'."""
+        return f"{self.frame_multiple}k+{self.frame_offset}"
+
     def check_num_frames(self, num_frames: int) -> int:
         """`num_frames`, if the VAE returns exactly as many frames as went in, such as 8k+1.
 
@@ -63,7 +68,7 @@ class Family:
         above = below + multiple
         nearest, other = (below, above) if num_frames - below <= above - num_frames else (above, below)
         raise SettingError(
-            f"num_frames {num_frames}: the video autoencoder returns exactly {multiple}k+{offset} frames. "
+            f"num_frames {num_frames}: the video autoencoder returns exactly {self.frame_rule} frames. "
             f"Nearest: {nearest}; on the other side: {other}."
         )
 
