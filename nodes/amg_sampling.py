@@ -88,13 +88,13 @@ def read_avatar(model: AMGModel, avatar, settings: Settings):
 
 def read_frames(avatar, fps: float) -> Tensor:
     """Frames (F, H, W, C) in 0..1: an IMAGE's as they are, a VIDEO's at `fps` per second."""
-    from ..flexiact_core.clips import resample_frames
+    from ..flexiact_core.clips import nearest_frames
 
     if not hasattr(avatar, "get_components"):
         return memory.ordinary(avatar)
     frames, own_fps = media.from_reference(avatar, fps, fps)
     frames = frames / 255 if not frames.is_floating_point() else frames
-    return resample_frames(frames, own_fps, fps)
+    return frames[nearest_frames(len(frames), own_fps, fps)]
 
 
 def noise_shape(parameters: Tensor) -> tuple[int, ...]:
