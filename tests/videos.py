@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import struct
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+
+HEADER = ["video_path", "start_frame", "end_frame", "fps", "mask_id", "caption"]
 
 
 def make_video(
@@ -84,3 +87,10 @@ def set_display_matrix(file: Path, a: float, b: float, c: float, d: float) -> Pa
     content[start : start + 36] = struct.pack(">9i", *(round(value * 65536) for value in rows))
     Path(file).write_bytes(content)
     return Path(file)
+
+
+def write_rows(file, *rows):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines).writerows(rows)
+    return file

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from videos import HEADER, make_video, write_rows
+
+from flexiact_core.cogvideox.encodings import Clips
+from flexiact_core.cogvideox.model import Posterior
+from flexiact_core.cogvideox.sampling import make_scheduler
 
 GOLDEN = Path(os.environ.get("FLEXIACT_GOLDEN") or Path(__file__).parent.parent / "golden" / "flexiact")
 
@@ -119,3 +125,47 @@ def released_transformer():
 
     with torch.device("meta"):
         return CogVideoXTransformer3DModel.from_config(RELEASED_CONFIG)
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """The authors' folder, as their README draws it, with one action of two clips and one target."""
+    root = tmp_path / "downloaded"
+    videos = root / "reference_videos" / "human" / "rotate_crop"
+    videos.mkdir(parents=True)
+    for number in range(2):
+        make_video(videos / f"{number}.mp4", num_frames=80, fps=30)
+    pictures = root / "target_images" / "human"
+    pictures.mkdir(parents=True)
+    Image.new("RGB", (80, 60), "red").save(pictures / "girl.webp")
+    action = root / "captions" / "human" / "rotate"
+    listed = "benchmark/reference_videos/human/rotate_crop"
+    write_rows(
+        action / "crop.csv", HEADER, *([f"{listed}/{n}.mp4", 0, 78, 30, 0, f'A "big" turn, no. {n}'] for n in range(2))
+    )
+    write_rows(
+        action / "val_image.csv", ["Path", "Caption"], ["benchmark/target_images/human/girl.webp", "A girl, turning"]
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def scheduler(base):
+    return make_scheduler(base.scheduler_config, "DPM")
+
+
+@pytest.fixture(scope="session")
+def clips(base):
+    """Two encoded crops of one small clip, in a scale as latents have it."""
+    config = base.transformer.config
+    generator = torch.Generator().manual_seed(11)
+    size = 16, config.sample_height, config.sample_width
+    video = torch.randn(2, 3, *size, generator=generator)
+    text = torch.randn(2, 1, config.max_text_seq_length, config.text_embed_dim, generator=generator)
+    return Clips(
+        Posterior(video, torch.full_like(video, 0.1)),
+        Posterior(video[:, :1], torch.full_like(video[:, :1], 0.1)),
+        text[0],
+        text[1],
+        0.7,
+    )

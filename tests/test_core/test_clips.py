@@ -4,8 +4,6 @@ import pytest
 import torch
 
 from flexiact_core.clips import ClipFormat, cut_crops, nearest_frames, random_crops, select_window, trim_frames
-from flexiact_core.cogvideox.encodings import encode_clips
-from flexiact_core.cogvideox.model import encode_pixels
 from flexiact_core.errors import SettingError, ShapeError
 
 CPU = torch.device("cpu")
@@ -187,25 +185,3 @@ def test_what_lies_outside_a_crop_mirrors_the_border():
     white = torch.ones(1, 32, 32, 3)
     for crop in random_crops(white, 32, 32, 8, seeded()):
         assert crop.min() > 0.99
-
-
-def test_clips_are_the_vaes_posteriors_of_videos_and_first_frames(base):
-    videos = [picture(seed=seed, height=16, width=16) for seed in (1, 2)]
-    text = torch.randn(2, 1, 4, 8)
-    heard = []
-    clips = encode_clips(base.vae, videos, text[0], text[1], CPU, heard.append)
-    assert heard == [0, 1]
-    assert clips.video.mean.shape == (2, 3, 16, 2, 2) and clips.image.mean.shape == (2, 1, 16, 2, 2)
-    assert clips.scaling_factor == base.vae.config.scaling_factor
-    pixels = videos[1].permute(3, 0, 1, 2)[None] * 2 - 1
-    assert torch.equal(clips.video.mean[1:], encode_pixels(base.vae, pixels, CPU).mean)
-    assert torch.equal(clips.image.std[1:], encode_pixels(base.vae, pixels[:, :, :1], CPU).std)
-    assert torch.equal(clips.prompt_embeds, text[0]) and torch.equal(clips.empty_embeds, text[1])
-
-
-def test_encoding_clips_can_be_stopped(base):
-    def stop(index):
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        encode_clips(base.vae, [picture(height=16, width=16)] * 2, torch.ones(1, 1, 1), torch.ones(1, 1, 1), CPU, stop)

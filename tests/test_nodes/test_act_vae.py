@@ -89,9 +89,7 @@ def test_a_release_loads_with_its_image_network_in_comfyuis_memory(released):
 
 def test_poses_are_the_cores_one_clip_for_each_variant(shipped):
     poses, frames, fps, strips, text = predict(shipped, variants=3, num_frames=13)
-    core = predict_poses(
-        shipped.model, standing_source(128, 128), "squat", HowTo(variants=3, num_frames=13, seed=5)
-    )
+    core = predict_poses(shipped.model, standing_source(128, 128), "squat", HowTo(variants=3, num_frames=13, seed=5))
     assert len(poses) == len(frames) == 3 and fps == 8.0
     for value, expected in zip(poses, core.variants):
         assert value == write_openpose(expected)

@@ -18,7 +18,6 @@ from flexiact_core.cogvideox.model import (
     rotary_positions,
     sample_posterior,
 )
-from flexiact_core.modules import share_weights
 
 CPU = torch.device("cpu")
 
@@ -38,33 +37,6 @@ def run(transformer, num_latent_frames):
         image_rotary_emb=rotary_positions(config, num_latent_frames, height, width),
         return_dict=False,
     )[0]
-
-
-def test_a_twin_shares_every_weight_and_no_container(base):
-    original = base.transformer
-    twin = share_weights(original)
-    assert all(ours is theirs for ours, theirs in zip(twin.parameters(), original.parameters(), strict=True))
-    ours, theirs = dict(twin.named_modules()), dict(original.named_modules())
-    assert ours.keys() == theirs.keys()
-    for name, module in ours.items():
-        assert (module is theirs[name]) == (not module._modules), name
-
-
-def test_what_is_attached_to_a_twin_never_reaches_the_original(base):
-    original = base.transformer
-    before = run(original, 5)
-    twin = share_weights(original)
-    twin.transformer_blocks[0].ff = torch.nn.Identity()
-    twin.transformer_blocks[1].register_forward_hook(lambda module, args, output: tuple(part * 0 for part in output))
-    twin.norm_out.register_forward_pre_hook(lambda module, args: (args[0] + 1, *args[1:]))
-    twin.enable_gradient_checkpointing()
-    assert torch.equal(run(original, 5), before)
-    assert not torch.equal(run(twin, 5), before)
-    assert not any(getattr(module, "gradient_checkpointing", False) for module in original.modules())
-
-
-def test_a_twin_computes_the_same_bit_for_bit(base):
-    assert torch.equal(run(share_weights(base.transformer), 5), run(base.transformer, 5))
 
 
 def test_a_signature_tells_the_sizes_that_files_must_fit(base):

@@ -1,17 +1,14 @@
 import copy
-import math
-from dataclasses import replace
 
 import pytest
 import torch
-from small_models import make_fae
+from trainings import assert_gradients, clip_of, fit, fit_adapter, refadapter_inputs, same_state
 
-from flexiact_core import weight_files
 from flexiact_core.cogvideox.encodings import Clips, TrainingClip
 from flexiact_core.cogvideox.loss import Batch, denoising_loss
 from flexiact_core.cogvideox.model import Posterior, for_num_latent_frames
 from flexiact_core.cogvideox.sampling import make_scheduler
-from flexiact_core.errors import FileError, SettingError
+from flexiact_core.errors import SettingError
 from flexiact_core.flexiact import fit as fit_module
 from flexiact_core.flexiact.fae import TOKEN_KEY
 from flexiact_core.flexiact.fit import (
@@ -26,12 +23,10 @@ from flexiact_core.flexiact.fit import (
 )
 from flexiact_core.flexiact.processor import project_motion, with_motion_attention
 from flexiact_core.flexiact.refadapter import learned_matrices, with_refadapters
-from flexiact_core.training import StopTraining, TrainingState, check_training_settings, load_state, save_state
-from flexiact_core.weight_files import write_tensors
+from flexiact_core.training import TrainingState, check_training_settings
 
 CPU = torch.device("cpu")
 LOSS_RTOL = 1e-6
-GRADIENT_TOLERANCE = 2e-5
 
 
 @pytest.fixture(scope="module")
@@ -44,126 +39,11 @@ def golden_scheduler(golden):
     return make_scheduler(golden.schedule["scheduler_config"], "DPM")
 
 
-def assert_gradients(found, recorded, prefix):
-    expected = {key[len(prefix) :]: value for key, value in recorded.items() if key.startswith(prefix)}
-    assert found.keys() == expected.keys()
-    for key, gradient in expected.items():
-        error = (found[key].reshape(gradient.shape) - gradient).abs().max()
-        assert error <= GRADIENT_TOLERANCE * gradient.abs().max(), key
-
-
-def fae_loss(golden, recorded, scheduler, transformer, tokens, **changes):
-    inputs = {name: recorded[f"fae.{name}"] for name in ("video_latents", "noise", "timesteps", "prompt_embeds")}
-    inputs["image_latents"] = recorded["fae.image_latent"]
-    inputs["debias_frames"] = recorded["fae.rand_idx"].expand(len(inputs["timesteps"]))
-    return denoising_loss(
-        transformer,
-        scheduler,
-        Batch(**inputs | changes),
-        attention_kwargs={"motion": project_motion(transformer, [(tokens, 1.0)])},
-    )
-
-
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient checkpointing"])
-def test_fae_loss_and_every_gradient_are_the_recorded_ones(golden, recorded, golden_scheduler, checkpointing):
-    tokens = golden.fae.tokens.clone().requires_grad_()
-    transformer = with_motion_attention(golden.transformer)
-    if checkpointing:
-        transformer.enable_gradient_checkpointing()
-    loss = fae_loss(golden, recorded, golden_scheduler, transformer, tokens)
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(recorded["fae.loss"].item(), rel=LOSS_RTOL)
-    assert loss.item() == pytest.approx(recorded["fae.loss_float64"].item(), rel=LOSS_RTOL)
-    loss.backward()
-    gradients = {TOKEN_KEY.format(layer): gradient for layer, gradient in enumerate(tokens.grad)}
-    assert_gradients(gradients, recorded, "fae.grad.")
-    assert all(parameter.grad is None for parameter in golden.transformer.parameters())
-
-
-def test_a_refadapter_at_weight_0_changes_no_gradient_of_the_fae(golden, recorded, golden_scheduler):
-    tokens = golden.fae.tokens.clone().requires_grad_()
-    fae_loss(golden, recorded, golden_scheduler, with_motion_attention(golden.adapted(0.0)), tokens).backward()
-    gradients = {TOKEN_KEY.format(layer): gradient for layer, gradient in enumerate(tokens.grad)}
-    assert_gradients(gradients, recorded, "fae.grad.")
-
-
-def test_the_debiased_term_is_the_recorded_one_per_sample(golden, recorded, golden_scheduler):
-    transformer = with_motion_attention(golden.transformer)
-    for sample, expected in enumerate(recorded["fae.loss_biased"].tolist()):
-        names = ("video_latents", "noise", "timesteps", "prompt_embeds")
-        changes = {name: recorded[f"fae.{name}"][[sample]] for name in names}
-        changes["image_latents"] = recorded["fae.image_latent"][[sample]]
-        with torch.no_grad():
-            with_term, without = (
-                fae_loss(golden, recorded, golden_scheduler, transformer, golden.fae.tokens, **changes, **frames).item()
-                for frames in ({"debias_frames": recorded["fae.rand_idx"]}, {"debias_frames": None})
-            )
-        assert with_term - without == pytest.approx(expected, rel=1e-5)
-
-
-def refadapter_inputs(recorded):
-    inputs = {name: recorded[f"refadapter.{name}"] for name in ("noise", "timesteps", "prompt_embeds")}
-    image, video = recorded["refadapter.image_latent"], recorded["refadapter.video_latents"]
-    # A clip whose VAE is sure of itself, so that its drawn latents are the recorded ones.
-    sure = Posterior(video, torch.zeros_like(video)), Posterior(image, torch.zeros_like(image))
-    clips = [
-        TrainingClip(*(Posterior(p.mean[i : i + 1], p.std[i : i + 1]) for p in sure), inputs["prompt_embeds"][[i]], 1.0)
-        for i in range(len(video))
-    ]
-    return replace(draw_refadapter_batch(clips, 1000, torch.Generator()), **inputs)
-
-
-def test_refadapter_loss_and_every_gradient_are_the_recorded_ones(golden, recorded, golden_scheduler):
-    transformer = golden.adapted(1.0)
-    matrices = learned_matrices(transformer, "refadapter_0")
-    for matrix in matrices.values():
-        matrix.requires_grad_()
-    loss = denoising_loss(transformer, golden_scheduler, refadapter_inputs(recorded))
-    assert loss.item() == pytest.approx(recorded["refadapter.loss"].item(), rel=LOSS_RTOL)
-    assert loss.item() == pytest.approx(recorded["refadapter.loss_float64"].item(), rel=LOSS_RTOL)
-    loss.backward()
-    assert_gradients({key: matrix.grad for key, matrix in matrices.items()}, recorded, "refadapter.grad.")
-    assert all(parameter.grad is None for parameter in golden.transformer.parameters())
-
-
 def test_the_first_latent_frame_becomes_the_condition_image_in_input_and_target(recorded):
     batch = refadapter_inputs(recorded)
     assert torch.equal(batch.video_latents[:, :1], recorded["refadapter.image_latent"])
     assert torch.equal(batch.image_latents, recorded["refadapter.image_latent"])
     assert torch.equal(batch.video_latents[:, 1:], recorded["refadapter.video_latents"][:, 1:])
-
-
-def test_the_weights_of_the_loss_are_one_over_one_minus_abar(recorded, golden_scheduler):
-    for prefix in ("fae", "refadapter"):
-        abar = golden_scheduler.alphas_cumprod[recorded[f"{prefix}.timesteps"]].float()
-        assert torch.allclose(1 / (1 - abar), recorded[f"{prefix}.weights"], rtol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def scheduler(base):
-    return make_scheduler(base.scheduler_config, "DPM")
-
-
-@pytest.fixture(scope="module")
-def clips(base):
-    """Two encoded crops of one small clip, in a scale as latents have it."""
-    config = base.transformer.config
-    generator = torch.Generator().manual_seed(11)
-    size = 16, config.sample_height, config.sample_width
-    video = torch.randn(2, 3, *size, generator=generator)
-    text = torch.randn(2, 1, config.max_text_seq_length, config.text_embed_dim, generator=generator)
-    return Clips(
-        Posterior(video, torch.full_like(video, 0.1)),
-        Posterior(video[:, :1], torch.full_like(video[:, :1], 0.1)),
-        text[0],
-        text[1],
-        0.7,
-    )
-
-
-def fit(base, scheduler, clips, **settings):
-    settings = {"steps": 4, "learning_rate": 3e-3, "seed": 7, "device": CPU, "num_tokens": 5} | settings
-    return fit_fae(base.transformer, scheduler, clips, **settings)
 
 
 def test_the_seed_fixes_what_is_learned(base, scheduler, clips):
@@ -234,111 +114,6 @@ def test_the_base_stays_as_it_is(base, scheduler, clips):
     assert all(p.grad is None and not p.requires_grad for p in base.transformer.parameters())
 
 
-class Stop(Exception):
-    pass
-
-
-@pytest.mark.parametrize("at", [0, 2])
-def test_an_on_step_that_raises_stops_within_its_step(base, scheduler, clips, at):
-    steps = []
-
-    def stop(step, loss, take_state):
-        steps.append(step)
-        if step == at:
-            raise Stop
-
-    with pytest.raises(Stop):
-        fit(base, scheduler, clips, on_step=stop)
-    assert steps == list(range(at + 1))
-    fit(base, scheduler, clips, steps=1)
-
-
-def test_stop_training_keeps_what_was_learned_so_far(base, scheduler, clips):
-    def stop(step, loss, take_state):
-        if step == 1:
-            raise StopTraining
-
-    stopped = fit(base, scheduler, clips, on_step=stop)
-    assert stopped.steps_done == 2
-    assert torch.equal(stopped.parameters[TOKENS], fit(base, scheduler, clips, steps=2).parameters[TOKENS])
-
-
-def test_on_step_hears_every_loss(base, scheduler, clips):
-    heard = []
-    state = fit(base, scheduler, clips, on_step=lambda step, loss, take_state: heard.append((step, loss)))
-    assert heard == list(enumerate(state.losses.tolist()))
-    assert all(math.isfinite(loss) for _, loss in heard)
-
-
-def same_state(first, second):
-    return (
-        all(torch.equal(first.parameters[key], value) for key, value in second.parameters.items())
-        and all(torch.equal(first.moments[key], value) for key, value in second.moments.items())
-        and torch.equal(first.generator, second.generator)
-        and torch.equal(first.losses, second.losses)
-    )
-
-
-def test_a_resumed_training_equals_one_that_never_stopped_bit_for_bit(base, scheduler, clips, tmp_path):
-    whole = fit(base, scheduler, clips, steps=6)
-    half = fit(base, scheduler, clips, steps=3)
-    loaded, metadata = load_state(save_state(half, tmp_path / "half.safetensors", {"caption": "a kick"}))
-    assert metadata == {"caption": "a kick"} and loaded.steps_done == 3
-    assert same_state(loaded, half)
-    # The seed of a resumed run is that of the run it goes on with.
-    assert same_state(fit(base, scheduler, clips, steps=6, seed=123, resume=loaded), whole)
-
-
-def test_a_state_taken_while_training_is_not_changed_by_later_steps(base, scheduler, clips):
-    taken = []
-
-    def keep(step, loss, take_state):
-        if step == 1:
-            taken.append(take_state())
-
-    fit(base, scheduler, clips, on_step=keep)
-    assert same_state(taken[0], fit(base, scheduler, clips, steps=2))
-
-
-def test_a_training_that_is_already_done_is_returned_as_it_is(base, scheduler, clips):
-    state = fit(base, scheduler, clips, steps=3)
-    assert same_state(fit(base, scheduler, clips, steps=3, resume=state), state)
-
-
-def test_a_checkpoint_of_another_size_is_refused(base, scheduler, clips):
-    state = fit(base, scheduler, clips, steps=1)
-    with pytest.raises(FileError, match=r"resume: .*tokens: \[2, 7, 32\] expected, \[2, 5, 32\] found.*Start anew"):
-        fit(base, scheduler, clips, num_tokens=7, resume=state)
-
-
-def test_a_checkpoint_of_the_other_training_is_refused(base, scheduler, clips):
-    with pytest.raises(FileError, match="resume: .*nothing found"):
-        fit(base, scheduler, clips, resume=fit_adapter(base, scheduler, clips, steps=1))
-
-
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
-    path = make_fae(tmp_path / "kick.safetensors")
-    with pytest.raises(FileError, match="kick.safetensors: this is no checkpoint of a training"):
-        load_state(path)
-    partial = write_tensors({"learned/tokens": torch.ones(1), "losses": torch.ones(1)}, tmp_path / "p.safetensors", {})
-    with pytest.raises(FileError, match="p.safetensors: this is no checkpoint of a training"):
-        load_state(partial)
-
-
-def test_a_full_disk_leaves_the_old_checkpoint(base, scheduler, clips, tmp_path, monkeypatch):
-    first, second = (fit(base, scheduler, clips, steps=steps) for steps in (1, 2))
-    path = save_state(first, tmp_path / "c.safetensors", {})
-
-    def no_space(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(weight_files.os, "replace", no_space)
-    with pytest.raises(FileError, match="c.safetensors: could not be saved.*No space left"):
-        save_state(second, path, {})
-    assert [file.name for file in tmp_path.iterdir()] == ["c.safetensors"]
-    assert same_state(load_state(path)[0], first)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -395,19 +170,6 @@ def test_a_video_and_its_image_come_from_the_same_clip(clips):
     assert gap.max() < 0.7 * 0.3
 
 
-def clip_of(clips, which):
-    posteriors = (Posterior(p.mean[[which]], p.std[[which]]) for p in (clips.video, clips.image))
-    return TrainingClip(*posteriors, clips.prompt_embeds, 0.7)
-
-
-def fit_adapter(base, scheduler, clips, **settings):
-    def draw_clip(generator):
-        return clip_of(clips, int(torch.randint(2, (), generator=generator)))
-
-    settings = {"rank": 4, "steps": 2, "learning_rate": 1e-2, "seed": 7, "device": CPU} | settings
-    return fit_refadapter(base.transformer, scheduler, draw_clip, **settings)
-
-
 def test_a_learned_refadapter_fits_its_base_and_says_something(base, scheduler, clips):
     adapter = refadapter_of(fit_adapter(base, scheduler, clips, steps=3))
     assert (adapter.num_layers, adapter.rank, adapter.width) == (2, 4, 32)
@@ -435,9 +197,9 @@ def test_the_seed_of_a_refadapter_training_fixes_what_it_starts_from(base, sched
 
 def test_refadapter_training_stops_within_a_step(base, scheduler, clips):
     def stop(step, loss, take_state):
-        raise Stop
+        raise InterruptedError
 
-    with pytest.raises(Stop):
+    with pytest.raises(InterruptedError):
         fit_adapter(base, scheduler, clips, on_step=stop)
 
 
