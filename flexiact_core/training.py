@@ -117,8 +117,16 @@ class Checkpoint:
     says: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> TrainingState | None:
-        """The state kept there, None if there is none. Raises FileError as load_state() does."""
-        return load_state(self.path)[0] if self.path.is_file() else None
+        """The state kept there, None if there is none. Raises FileError with the way out if it cannot be read."""
+        if not self.path.exists():
+            return None
+        try:
+            return load_state(self.path)[0]
+        except FileError as error:
+            raise FileError(
+                f"{self.path.name}: this checkpoint of the training is damaged or empty. Turn resume off to start "
+                f"anew, or delete it; it lies in the folder {self.path.parent.name}."
+            ) from error
 
     def save(self, state: TrainingState) -> Path:
         """The file written, whole or not at all. Raises FileError if it could not be written."""

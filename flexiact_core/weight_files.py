@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -177,27 +179,49 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
 def write_whole(path: Path, write: Callable[[str], None]) -> Path:
     """`path`, with what `write` puts into the temporary file it is given; the old file stays if that fails.
 
+    The content is on the disk before it takes the name, so that a power cut leaves the old file or the new one. What
+    a process that was killed here left behind is removed.
     Raises FileError if the folder cannot be written or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.stem)}-{'[0-9a-f]' * 8}.part"):
+            left.unlink(missing_ok=True)
         temporary.touch()
         mode = temporary.stat().st_mode
         write(str(temporary))
         # safetensors makes files that nobody else can read.
         temporary.chmod(mode)
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or _first_line(error)
         raise FileError(
-            f"{path.name}: could not be saved in {path.parent.name} ({_first_line(error)}). "
+            f"{path.name}: could not be saved in the folder {path.parent.name} ({reason}). "
             "Free some disk space or check that the folder can be written, then run again."
         ) from error
     finally:
-        if temporary.exists():
+        with contextlib.suppress(OSError):
             temporary.unlink()
     return path
+
+
+def _sync(file: Path) -> None:
+    with open(file, "rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    # Only POSIX opens folders, and some network drives refuse to sync them; the file itself is safe then.
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def without_wrapper(tensors: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:

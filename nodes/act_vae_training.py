@@ -95,8 +95,8 @@ class TrainACTVAE(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name, steps, resume, **_):
-        return changes_while_unfinished(MODELS, name, steps, resume)
+    def fingerprint_inputs(cls, **widgets):
+        return changes_while_unfinished(MODELS, **widgets)
 
     @classmethod
     def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):

@@ -96,8 +96,8 @@ class TrainAMG(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name, steps, resume, **_):
-        return changes_while_unfinished(FILES, name, steps, resume)
+    def fingerprint_inputs(cls, **widgets):
+        return changes_while_unfinished(FILES, **widgets)
 
     @classmethod
     def check_lazy_status(cls, clips, steps, learning_rate, batch_size, model=None, **_):
@@ -148,7 +148,7 @@ class SaveAMGAdapter(io.ComfyNode):
         digest = adapter_digest(adapter)
         path = folders.result_path(FILES, "adapters", name, digest)
         save_adapter(adapter, path, {"training": digest})
-        progress.say(f"Saved as {path.name} in {path.parent}.")
+        progress.say(f"Saved as {path.name} in {folders.shown(path.parent)}.")
         return io.NodeOutput(str(path))
 
 

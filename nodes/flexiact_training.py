@@ -108,8 +108,8 @@ class TrainFAE(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name, steps, resume, **_):
-        return changes_while_unfinished(FILES, name, steps, resume)
+    def fingerprint_inputs(cls, **widgets):
+        return changes_while_unfinished(FILES, **widgets)
 
     @classmethod
     def check_lazy_status(cls, steps, learning_rate, batch_size, **lazy):
@@ -178,8 +178,8 @@ class TrainRefAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name, steps, resume, **_):
-        return changes_while_unfinished(FILES, name, steps, resume)
+    def fingerprint_inputs(cls, **widgets):
+        return changes_while_unfinished(FILES, **widgets)
 
     @classmethod
     def check_lazy_status(cls, clip_list, steps, learning_rate, batch_size, **lazy):
@@ -246,8 +246,8 @@ def train_fae(
 
     base = model.base
     identity = {"base": base_signature(base.transformer), "clips": clips.digest, "caption": clips.caption}
-    training = Training(FILES, plan, identity)
-    num_learned = base.transformer.config.max_text_seq_length
+    num_learned = _layer_rows(model) * base.transformer.config.max_text_seq_length
+    training = Training(FILES, plan, identity, "fae", num_learned)
     needed, checkpointing = _room(model, clips.encoded.video.mean.shape, plan, num_learned)
     fit = partial(
         fit_fae, base.transformer, make_scheduler(base.scheduler_config, "DPM"), clips.encoded,
@@ -259,10 +259,10 @@ def train_fae(
 
     state = training.run(model.transformer, needed, fit, lambda state: samples.draw(to_fae(state)), samples.every)
     fae = to_fae(state)
-    path = training.save("fae", state, lambda path, _: save_fae(fae, path))
+    beside = {".mp4": lambda path: save_preview(path, clips.first_video, base.family.fps)}
     if released_format:
-        save_released_fae(fae, path.with_suffix(".pt"))
-    save_preview(path.with_suffix(".mp4"), clips.first_video, base.family.fps)
+        beside[".pt"] = lambda path: save_released_fae(fae, path)
+    training.save("fae", state, lambda path, _: save_fae(fae, path), beside)
     if samples.every and state.steps_done == plan.steps:
         samples.draw(fae)
     return fae, state
@@ -282,9 +282,11 @@ def train_refadapter(
     folder = folders.training_folder(FILES) / "clips" / signature
     encoded = encode_list(model, clips, folder)
     names = sorted(encoded_file(clip, folder).name for clip in clips)
-    training = Training(FILES, plan, {"base": signature, "clips": names, "rank": rank})
+    identity = {"base": signature, "clips": names, "rank": rank}
+    num_learned = _layer_rows(model) * 4 * 2 * rank
+    training = Training(FILES, plan, identity, "refadapter", num_learned)
     shape = encoded.draw(encodings.generator(0)).video.mean.shape
-    needed, checkpointing = _room(model, shape, plan, 4 * 2 * rank, adapters=True)
+    needed, checkpointing = _room(model, shape, plan, num_learned, adapters=True)
     state = training.run(
         model.transformer, needed, refadapter_fit(base, encoded, rank, gradient_checkpointing=checkpointing)
     )
@@ -312,11 +314,17 @@ def encode_list(model: BaseModel, clips: Sequence[ListedClip], folder: Path) -> 
         )  # fmt: skip
 
 
-def _room(model: BaseModel, shape: Sequence[int], plan: Plan, rows: int, adapters: bool = False) -> tuple[int, bool]:
-    """What a training step takes, and whether gradients are checkpointed; `rows` of every layer's width are learned."""
+def _layer_rows(model: BaseModel) -> int:
+    """How many numbers one row of every layer's width has."""
+    config = model.base.transformer.config
+    return config.num_layers * config.num_attention_heads * config.attention_head_dim
+
+
+def _room(
+    model: BaseModel, shape: Sequence[int], plan: Plan, num_learned: int, adapters: bool = False
+) -> tuple[int, bool]:
+    """What a training step takes beside the weights, and whether gradients are checkpointed."""
     from ..flexiact_core.cogvideox.memory import training_bytes
 
-    config = model.base.transformer.config
-    num_learned = config.num_layers * config.num_attention_heads * config.attention_head_dim * rows
     num_bytes = training_bytes(model.base, shape, plan.batch_size, num_learned, adapters)
     return memory.choose_checkpointing(model.transformer, plan.gradient_checkpointing, num_bytes)

@@ -2,8 +2,8 @@
 
 A training node has the inputs of training_inputs() besides its own, and takes them together as a Plan:
 
-    def fingerprint_inputs(cls, name, steps, resume, **_):
-        return changes_while_unfinished(FILES, name, steps, resume)
+    def fingerprint_inputs(cls, **widgets):
+        return changes_while_unfinished(FILES, **widgets)
 
     def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):
         check_training_settings(steps, learning_rate, batch_size)
@@ -26,6 +26,7 @@ that was cancelled goes on when it is queued again.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..flexiact_core.training_files import check_can_save, is_lost, is_unfinished, record_result
 from . import inputs
 from .host import folders, memory, progress
 
@@ -87,6 +89,10 @@ class Plan:
     seed: int
     gradient_checkpointing: str = "auto"
 
+    def __post_init__(self):
+        # Half a letter, such as half an emoji, could not be written into a file.
+        object.__setattr__(self, "name", self.name.encode(errors="replace").decode())
+
     @property
     def learning(self) -> dict[str, Any]:
         """Those that what is learned depends on; more steps prolong a training and do not make it another one."""
@@ -97,21 +103,30 @@ class Training:
     """One training of one node: it goes on from its checkpoint, reports, stops at Cancel, and saves what it learned.
 
     kind is the model folder of its files; identity says what is learned from what, in values that JSON can hold. Both
-    it and what Plan.learning holds stand in the metadata of the result.
+    it and what Plan.learning holds stand in the metadata of the result. folder, below kind, is where that will be
+    saved, and num_learned how many numbers are learned: room for them is looked for before the first step.
+    Raises FileError if its checkpoint cannot be read.
     """
 
-    def __init__(self, kind: folders.ModelFolder, plan: Plan, identity: Mapping[str, Any]):
+    def __init__(
+        self, kind: folders.ModelFolder, plan: Plan, identity: Mapping[str, Any], folder: str = "", num_learned: int = 0
+    ):  # fmt: skip
         from ..flexiact_core.training import Checkpoint
 
-        self.kind, self.plan = kind, plan
+        self.kind, self.plan, self.folder, self.num_learned = kind, plan, folder, num_learned
         self.settings = {**identity, **plan.learning}
         self.digest = folders.digest(self.settings)
         path = folders.training_path(kind, plan.name, self.digest)
-        self.checkpoint = Checkpoint(path, plan.checkpoint_every, {"name": plan.name})
+        says = {"name": plan.name, "settings": json.dumps(plan.learning)}
+        self.checkpoint = Checkpoint(path, plan.checkpoint_every, says)
         self.resumed = self.checkpoint.load() if plan.resume else None
-        self.report = progress.TrainingProgress(
-            plan.steps, done=0 if self.resumed is None else self.resumed.steps_done
-        )  # fmt: skip
+        done = 0 if self.resumed is None else self.resumed.steps_done
+        if done > plan.steps:
+            progress.say(
+                f"steps {plan.steps}: this training has done {done} steps before, and is saved with all of them. For "
+                "fewer, turn resume off."
+            )
+        self.report = progress.TrainingProgress(plan.steps, done)
 
     def run(
         self,
@@ -123,10 +138,15 @@ class Training:
     ) -> TrainingState:
         """The state that `fit` comes to, with the module of `patcher` on its device and num_bytes of room beside it.
 
+        That its files can be written is tried before the first step.
         draw_sample gives frames (T, H, W, 3) in 0..1 of what was learned so far; it is asked after every sample_every
         steps but the last, and may load other modules. The checkpoint is written, also if Cancel ended the training.
         Raises what fit raises.
         """
+
+        # What is learned and two moments of it, in float32; the checkpoint before stays until the next one is whole.
+        check_can_save(self.checkpoint.path.parent, 2 * 3 * 4 * self.num_learned)
+        check_can_save(self.kind.roots()[0] / self.folder)
 
         def on_step(index, loss, take_state):
             done = index + 1
@@ -156,11 +176,26 @@ class Training:
             "pack_version": folders.pack_version(),
         }
 
-    def save(self, folder: str, state: TrainingState, write: Callable[[Path, dict[str, Any]], Any]) -> Path:
-        """The path FOLDER/NAME.safetensors that write(path, metadata) has written; says where it lies."""
+    def save(
+        self,
+        folder: str,
+        state: TrainingState,
+        write: Callable[[Path, dict[str, Any]], Any],
+        beside: Mapping[str, Callable[[Path], Any]] | None = None,
+    ) -> Path:
+        """The path FOLDER/NAME.safetensors that write(path, metadata) has written; says where it lies.
+
+        beside holds writers of files of the same name by their endings, which are called with the path.
+        """
         path = folders.result_path(self.kind, folder, self.plan.name, self.digest)
         write(path, self.metadata(state))
-        progress.say(f"Saved as {path.name} in {path.parent}.")
+        files = [path]
+        for ending, write_beside in (beside or {}).items():
+            files.append(path.with_suffix(ending))
+            write_beside(files[-1])
+        root, plan = self.kind.roots()[0], self.plan
+        record_result(root, plan.name, self.digest, filter(Path.is_file, files), plan.learning)
+        progress.say(f"Saved as {path.name} in {folders.shown(path.parent)}.")
         return path
 
 
@@ -182,8 +217,15 @@ def not_computed(lazy: Mapping[str, Any]) -> list[str]:
     return [name for name, value in lazy.items() if value is None]
 
 
-def changes_while_unfinished(kind: folders.ModelFolder, name, steps, resume):
-    """For fingerprint_inputs: another value each time while a checkpoint of this name has not reached `steps` steps."""
+def changes_while_unfinished(kind: folders.ModelFolder, name=None, steps=None, resume=True, **widgets):
+    """For fingerprint_inputs: another value each time while the training that these widgets ask for is not done.
+
+    That is while its checkpoint has not reached `steps` steps, or if the result that it saved was deleted.
+    """
     # A training that was cancelled is to go on when it is queued again, though nothing in the graph has changed.
-    unfinished = resume and name and steps and folders.unfinished_training(kind, name, steps)
-    return time.time() if unfinished else ""
+    if not name or not steps:
+        return ""
+    root, name = kind.roots()[0], str(name).encode(errors="replace").decode()
+    settings = {key: widgets[key] for key in ("learning_rate", "batch_size", "seed") if widgets.get(key) is not None}
+    unfinished = resume and is_unfinished(root, name, steps, settings)
+    return time.time() if unfinished or is_lost(root, name, settings) else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ...flexiact_core import training_files
 from ...flexiact_core.errors import FileError
 from ...flexiact_core.file_lists import mentions, walk_files
 
@@ -19,8 +20,6 @@ from ...flexiact_core.file_lists import mentions, walk_files
 NONE_FOUND = "none found"
 
 PACK = Path(__file__).parent.parent.parent
-# Below a model folder: checkpoints of trainings, and a file for each encoded clip, often thousands.
-TRAINING_FOLDER = "training"
 _WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -71,7 +70,7 @@ def find_files(kind: ModelFolder, words: bytes = b"") -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for root in kind.roots():
-        for folder, _, files in walk_files(root, leave_out=(TRAINING_FOLDER,)):
+        for folder, _, files in walk_files(root, leave_out=(training_files.TRAINING_FOLDER,)):
             prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
             for file in files:
                 if file.name.endswith(_WEIGHT_SUFFIXES):
@@ -110,32 +109,31 @@ def check_weights(kind: ModelFolder, name: str | None) -> bool | str:
 
 
 def result_path(kind: ModelFolder, folder: str, name: str, training: str) -> Path:
-    """Where a training's result is saved: FOLDER/NAME.safetensors, with a number if another training has that name."""
-    from ...flexiact_core.weight_files import read_metadata
-
-    root = kind.roots()[0] / folder
-    path, number = root / f"{_plain(name)}.safetensors", 2
-    while path.exists() and read_metadata(path).get("training") != training:
-        path, number = root / f"{_plain(name)}_{number}.safetensors", number + 1
-    return path
+    """Where a training's result is saved: FOLDER/NAME.safetensors, with a number if anything else has that name."""
+    return training_files.result_path(kind.roots()[0], folder, name, training)
 
 
 def training_path(kind: ModelFolder, name: str, training: str) -> Path:
     """Where the checkpoint of a training lies; trainings that differ in any setting have different ones."""
-    return training_folder(kind) / f"{_plain(name)}-{training[:12]}.safetensors"
-
-
-def unfinished_training(kind: ModelFolder, name: str, steps: int) -> bool:
-    """Whether a checkpoint of this name has not reached `steps` steps."""
-    from ...flexiact_core.weight_files import read_metadata
-
-    checkpoints = training_folder(kind).glob(f"{_plain(name)}-*.safetensors")
-    return any(int(read_metadata(path).get("steps_done", 0)) < steps for path in checkpoints)
+    return training_files.checkpoint_path(kind.roots()[0], name, training)
 
 
 def training_folder(kind: ModelFolder) -> Path:
     """Where checkpoints of trainings lie, and what is kept for a training that is resumed."""
-    return kind.roots()[0] / TRAINING_FOLDER
+    return kind.roots()[0] / training_files.TRAINING_FOLDER
+
+
+def shown(path: Path) -> str:
+    """A place on disk as messages name it: inside its model folder, without where that lies.
+
+    Who reads a message may sit at another machine, and is not told what this one's folders are called.
+    """
+    roots = [(Path(root), name) for name in folder_paths.folder_names_and_paths for root in _roots(name)]
+    inside = [(root, name) for root, name in roots if path.is_relative_to(root)]
+    if not inside:
+        return path.name
+    root, name = max(inside, key=lambda found: len(found[0].parts))
+    return (Path("models") / name / path.relative_to(root)).as_posix()
 
 
 def input_path(name: str) -> Path:
@@ -161,6 +159,5 @@ def pack_version() -> str:
     return re.search(r'^version = "(.+)"', text, re.MULTILINE)[1]
 
 
-def _plain(name: str) -> str:
-    # Letters of any language stay; what a file system may refuse does not.
-    return "".join(letter if letter.isalnum() or letter in "-_ ." else "_" for letter in name).strip(" .") or "action"
+def _roots(name: str) -> list[str]:
+    return folder_paths.folder_names_and_paths[name][0]

@@ -358,3 +358,37 @@ def test_a_file_written_can_be_read_by_whoever_may_read_the_folder(tmp_path):
     plain.touch()
     written = write_tensors({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {})
     assert written.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    """A power cut between the two would leave a name without a content."""
+    import os
+
+    done = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("synced") or sync(file))
+    monkeypatch.setattr(os, "replace", lambda *paths: done.append("renamed") or replace(*paths))
+    write_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors", {})
+    assert done[:2] == ["synced", "renamed"]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_of_that_name(tmp_path):
+    ours, others = tmp_path / ".a-0123abcd.part", [tmp_path / ".a-b-0123abcd.part", tmp_path / ".a-notes.part"]
+    for file in (ours, *others):
+        file.write_bytes(b"half")
+    write_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors", {})
+    assert not ours.exists() and all(file.exists() for file in others)
+
+
+def test_a_checkpoint_that_was_read_can_be_replaced_where_mapped_files_cannot(tmp_path):
+    path = write_tensors({"a": torch.ones(1_000_000)}, tmp_path / "checkpoint.safetensors", {})
+    held = read_tensors(path)
+    maps = Path("/proc/self/maps")
+    assert held and (not maps.exists() or path.name not in maps.read_text())
+
+
+def test_a_save_that_fails_names_no_place_outside_its_folder(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FileError, match="could not be saved in the folder file") as refused:
+        write_tensors({"a": torch.ones(2)}, tmp_path / "file" / "a.safetensors", {})
+    assert str(tmp_path) not in str(refused.value)

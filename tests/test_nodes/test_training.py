@@ -14,7 +14,7 @@ training = pytest.importorskip("flexiact_pack.nodes.training", reason="needs Com
 from flexiact_pack.nodes.flexiact import FILES  # noqa: E402
 from flexiact_pack.nodes.host import memory, progress  # noqa: E402
 
-from flexiact_core.errors import SettingError  # noqa: E402
+from flexiact_core.errors import FileError, SettingError  # noqa: E402
 from flexiact_core.training import Checkpoint, TrainingState, descend, load_state  # noqa: E402
 from flexiact_core.weight_files import write_tensors  # noqa: E402
 
@@ -125,7 +125,7 @@ def test_what_is_learned_is_saved_with_its_settings_under_a_name_of_its_own(patc
 
     path = run.save("points", state, write)
     assert path == model_folders / "flexiact" / "points" / "point.safetensors"
-    assert said == [f"Saved as point.safetensors in {path.parent}."]
+    assert said == ["Saved as point.safetensors in models/flexiact/points."]
     metadata = safe_open(path, "pt").metadata()
     assert metadata | {"pack_version": ""} == {
         "base": "b", "rank": "4", "learning_rate": "0.1", "batch_size": "2", "seed": "7", "action": "point",
@@ -157,6 +157,72 @@ def test_a_checkpoint_says_how_far_it_is(patcher, monkeypatch):
     assert (state.steps_done, metadata["steps_done"], metadata["name"]) == (5, "5", "point")
     unfinished = partial(training.changes_while_unfinished, FILES, "point")
     assert unfinished(6, True) != "" and unfinished(5, True) == "" and unfinished(6, False) == ""
+    # Another seed is another training.
+    assert unfinished(6, True, seed=7, batch_size=2) != "" and unfinished(6, True, seed=8, batch_size=2) == ""
+
+
+def save(run, state):
+    def write(path, metadata):
+        write_tensors(state.parameters, path, {"training": metadata["training"]})
+
+    return run.save("points", state, write)
+
+
+def test_a_training_whose_result_was_deleted_runs_again(patcher):
+    run = begin()
+    path = save(run, run.run(patcher, 0, fit))
+    asked = partial(training.changes_while_unfinished, FILES, "point", 6, seed=7)
+    assert asked(True) == "" and asked(False) == ""
+    path.unlink()
+    assert asked(True) != "" and asked(False) != ""
+    again = begin()
+    assert save(again, again.run(patcher, 0, fit)) == path
+    assert asked(True) == ""
+
+
+def test_fewer_steps_than_were_done_are_said(patcher, said):
+    begin().run(patcher, 0, fit)
+    assert said == []
+    state = begin(steps=4).run(patcher, 0, fit)
+    assert state.steps_done == 6
+    assert len(said) == 1 and said[0].startswith("steps 4: this training has done 6 steps before")
+
+
+@pytest.mark.parametrize("content", [b"", b"half a file"])
+def test_a_damaged_checkpoint_is_said_with_its_way_out_and_stays(patcher, content):
+    run = begin()
+    run.run(patcher, 0, fit)
+    run.checkpoint.path.write_bytes(content)
+    with pytest.raises(FileError, match="^point-.*damaged or empty. Turn resume off.*the folder training"):
+        begin()
+    assert run.checkpoint.path.read_bytes() == content
+    assert begin(resume=False).run(patcher, 0, fit).steps_done == 6
+
+
+@pytest.mark.parametrize("place", ["training", "points"])
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(patcher, model_folders, place):
+    (model_folders / "flexiact" / place).write_text("a file where the folder would be")
+    run = training.Training(FILES, PLAN, {"base": "b"}, "points")
+    with pytest.raises(FileError, match=f"^{place}: nothing can be saved"):
+        run.run(patcher, 0, lambda **_: pytest.fail("a step was made"))
+
+
+def test_half_an_emoji_in_a_name_is_no_obstacle(patcher):
+    run = begin(name="jump \ud83d")
+    assert save(run, run.run(patcher, 0, fit)).name == "jump _.safetensors"
+
+
+def test_what_is_saved_beside_a_result_has_its_name_and_is_its_own(patcher, model_folders):
+    def saved():
+        run = begin()
+        state = run.run(patcher, 0, fit)
+        write = lambda path, metadata: write_tensors(state.parameters, path, {"training": metadata["training"]})  # noqa: E731
+        return run.save("points", state, write, {".mp4": lambda path: path.write_bytes(b"clip")}).name
+
+    assert [saved(), saved()] == ["point.safetensors"] * 2
+    (model_folders / "flexiact" / "points" / "point.mp4").write_bytes(b"the user's own")
+    assert saved() == "point_2.safetensors"
+    assert (model_folders / "flexiact" / "points" / "point.mp4").read_bytes() == b"the user's own"
 
 
 def test_a_preview_that_cannot_be_written_is_said_and_stops_nothing(tmp_path, said):

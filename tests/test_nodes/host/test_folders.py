@@ -73,8 +73,9 @@ def test_the_first_folder_wins_where_two_hold_a_name(roots):
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("roots")
 @pytest.mark.parametrize("name", ["gone.safetensors", None, folders.NONE_FOUND])
-def test_what_is_not_there_is_a_sentence_with_the_folder_and_the_way_out_and_never_none(roots, name):
+def test_what_is_not_there_is_a_sentence_with_the_folder_and_the_way_out_and_never_none(name):
     sentence = (
         f"'{name}' is not in models/trial. Choose another from the list, or fetch the trial files: "
         "fetch to models/trial"
@@ -86,7 +87,8 @@ def test_what_is_not_there_is_a_sentence_with_the_folder_and_the_way_out_and_nev
     assert folders.check_weights(KIND, name) == (True if name is None else sentence)
 
 
-def test_where_nothing_is_released_the_sentence_asks_for_the_file_itself(roots):
+@pytest.mark.usefixtures("roots")
+def test_where_nothing_is_released_the_sentence_asks_for_the_file_itself():
     answer = folders.check_weights(folders.ModelFolder(KIND.name), "gone")
     assert answer == "'gone' is not in models/trial. Choose another from the list, or put it there."
 
@@ -119,13 +121,9 @@ def test_a_result_never_replaces_that_of_another_training(roots):
     assert folders.result_path(KIND, "fae", " . ", "a").name == "action.safetensors"
 
 
-def test_a_training_is_unfinished_while_its_checkpoint_has_fewer_steps(roots):
-    assert not folders.unfinished_training(KIND, "jump", 10)
-    path = folders.training_path(KIND, "jump", "c" * 64)
-    write_tensors({}, path, {"steps_done": "9"})
-    assert folders.unfinished_training(KIND, "jump", 10)
-    assert not folders.unfinished_training(KIND, "jump", 9)
-    assert not folders.unfinished_training(KIND, "jum", 10)
+def test_a_place_is_shown_without_where_its_model_folder_lies(roots, tmp_path):
+    assert folders.shown(roots[0] / "fae" / "a.pt") == "models/trial/fae/a.pt"
+    assert folders.shown(tmp_path / "elsewhere" / "a.pt") == "a.pt"
 
 
 def test_settings_have_one_name_whatever_their_order_and_another_for_each_change():
