@@ -19,6 +19,7 @@ from PIL import Image
 
 from flexiact_core.world import shipped
 
+from .amg import with_amg_inputs
 from .demo import BACKGROUND, contact_sheet, spread
 from .environment import ROOT
 from .media import read_frames
@@ -57,10 +58,14 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
     """
     workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     prompt = to_prompt(workflow, server.object_info())
+    where = ""
     if name in STAND_INS:
         prompt = on_small_world(prompt, STAND_INS[name], server.base / "input")
+        where = "on the small world, not CogVideoX-5B"
+    if name.startswith("amg_"):
+        prompt, where = with_amg_inputs(prompt, server.base / "input"), "random weights, so noise"
     run = server.run(prompt)
-    results = list(_results(server, prompt, run, "on the small world, not CogVideoX-5B" if name in STAND_INS else ""))
+    results = list(_results(server, prompt, run, where))
     if not results:
         raise HostError(f"{name} ended well, but saved no video.")
     references = [(f"reference: {action}", _reference(action)) for action in _actions(prompt)]
@@ -94,7 +99,8 @@ def _results(server: ComfyServer, prompt: dict, run: Run, where: str) -> Iterato
         prefix = Path(node["inputs"]["filename_prefix"]).name
         if prefix.endswith("_reference"):
             continue
-        label = ", ".join(filter(None, (node["_meta"]["title"].lower(), where)))
+        # Avatars are drawn, not sampled.
+        label = ", ".join(filter(None, (node["_meta"]["title"].lower(), "" if "avatar" in prefix else where)))
         for file in (file for file in files if re.fullmatch(rf"{prefix}_\d+_", file.stem)):
             yield label, read_frames(file)
             label = ""
