@@ -58,7 +58,7 @@ def test_the_released_formulation_is_the_recorded_one():
             attention_kwargs={"bias": 1.0},
             return_dict=False,
         )[0]
-    assert (found - inputs["out_fae_w0.7_rw1.0"]).abs().max() <= 1e-5
+    torch.testing.assert_close(found, inputs["out_fae_w0.7_rw1.0"], rtol=0, atol=1e-05)
 
 
 @pytest.mark.parametrize("scheduler", ["DPM", "DDIM"])

@@ -13,7 +13,7 @@ def test_attend_takes_one_bias_per_key():
     query, key, value = (torch.randn(1, 2, 5, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
     bias = torch.tensor([0.0, 1.0, -1.0, 0.0, 3.0])
     expected = (query @ key.transpose(-1, -2) / math.sqrt(8) + bias).softmax(-1) @ value
-    assert (attend(query, key, value, bias) - expected).abs().max() <= 1e-6
+    torch.testing.assert_close(attend(query, key, value, bias), expected, rtol=0, atol=1e-06)
     with pytest.raises(ShapeError, match=r"key_bias: 5 values expected, one per key; \[4\] found"):
         attend(query, key, value, bias[:4])
 

@@ -181,7 +181,7 @@ def test_compiled_blocks_give_the_same(draw, adapted, monkeypatch, acceleration)
     # The compiler's front end alone: code generation takes minutes on a CPU and is torch's own to test.
     monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend="aot_eager"))
     expected = draw(Acceleration(acceleration.step_cache))
-    assert (draw(acceleration) - expected).abs().max() <= 1e-5
+    torch.testing.assert_close(draw(acceleration), expected, rtol=0, atol=1e-05)
     assert "forward" not in vars(adapted.transformer_blocks[0])
 
 
@@ -220,7 +220,7 @@ def test_one_compiled_block_serves_all_layers_steps_and_later_runs(draw, attenti
 
 @pytest.mark.parametrize("kernel", ["flash", "math"])
 def test_a_chosen_attention_kernel_gives_the_same(draw, kernel):
-    assert (draw(Acceleration(attention=kernel)) - draw()).abs().max() <= 1e-4
+    torch.testing.assert_close(draw(Acceleration(attention=kernel)), draw(), rtol=0, atol=0.0001)
 
 
 def test_a_kernel_that_the_device_has_not_is_said_before_the_first_step(draw, calls):
@@ -267,7 +267,7 @@ def test_sage_attends_in_every_layer_and_the_weighting_stays_exact(golden, draw,
     used = install_sage()
     exact = draw()
     assert used == []
-    assert (draw(Acceleration(attention="sage")) - exact).abs().max() <= 1e-4
+    torch.testing.assert_close(draw(Acceleration(attention="sage")), exact, rtol=0, atol=0.0001)
     # One probe, and each layer of each step: over the own keys where the weighting speaks, with the motion tokens'
     # appended where it is silent.
     own = set(used[1:])
@@ -279,7 +279,7 @@ def test_sage_serves_runs_without_an_action(draw, install_sage):
     used = install_sage()
     without = motion_kwargs(None, MotionBias())
     sage = draw(Acceleration(attention="sage"), attention_kwargs=without)
-    assert (sage - draw(attention_kwargs=without)).abs().max() <= 1e-4
+    torch.testing.assert_close(sage, draw(attention_kwargs=without), rtol=0, atol=0.0001)
     assert used
 
 

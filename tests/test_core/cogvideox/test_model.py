@@ -76,12 +76,12 @@ def test_rotary_positions_count_frames_and_spread_over_the_training_grid():
     config = {"use_rotary_positional_embeddings": True, "patch_size": 2, "attention_head_dim": 64}
     cos, sin = rotary_positions(config, 3, 60, 90)
     assert cos.shape == sin.shape == (3 * 30 * 45, 64)
-    assert torch.allclose(cos**2 + sin**2, torch.ones_like(cos), atol=1e-5)
+    torch.testing.assert_close(cos**2 + sin**2, torch.ones_like(cos), rtol=1e-5, atol=1e-05)
     # The first 16 of 64 channels turn with the frame, at the frame's number times falling frequencies.
     frequencies = 1 / 10000 ** (torch.arange(0, 16, 2) / 16)
     for frame in range(3):
         first_patch = cos[frame * 30 * 45, :16:2]
-        assert torch.allclose(first_patch, torch.cos(frame * frequencies), atol=1e-5)
+        torch.testing.assert_close(first_patch, torch.cos(frame * frequencies), rtol=1e-5, atol=1e-05)
     small = rotary_positions(config, 3, 30, 44)[0]
     assert not torch.allclose(small[1], cos[1]), "half the size takes steps of two base patches"
 
@@ -187,9 +187,11 @@ def test_a_sample_of_a_posterior_is_scaled_and_follows_its_generator():
     first, again, other = (sample_posterior(posterior, 0.7, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
     noise = seeded(1, 2, 16, 4, 6, seed=3)
-    assert torch.allclose(first, (posterior.mean + 0.5 * noise) * 0.7)
+    torch.testing.assert_close(first, (posterior.mean + 0.5 * noise) * 0.7, rtol=1e-5, atol=1e-8)
     sure = Posterior(posterior.mean, torch.zeros_like(posterior.std))
-    assert torch.allclose(sample_posterior(sure, 0.7, torch.Generator()), posterior.mean * 0.7)
+    torch.testing.assert_close(
+        sample_posterior(sure, 0.7, torch.Generator()), posterior.mean * 0.7, rtol=1e-5, atol=1e-8
+    )
 
 
 def test_the_condition_is_the_image_in_frame_0_and_zeros_after():
@@ -217,7 +219,7 @@ def test_a_preview_shows_a_pictures_colours_from_its_latent():
     latent[:, :, 10:] = seeded(1, 1, 6, 8, 12, seed=3)
     shown = preview_frame(latent, fit_preview(image, latent), 0)
     assert shown.shape == (8, 12, 3)
-    assert (shown - blocks[0]).abs().max() < 0.02
+    torch.testing.assert_close(shown, blocks[0], rtol=0, atol=0.02)
 
 
 def test_a_preview_of_the_small_vae_is_nearer_to_the_picture_than_its_mean_colour(base):

@@ -63,7 +63,7 @@ def test_forward_is_the_recorded_one(golden, inputs, output, suffix):
     )
     faes = [(load_fae(golden.folder / f"fae{suffix}").tokens, 1.0)] if with_fae else []
     found = run(transformer, inputs, motion=project_motion(transformer, faes), bias=bias)
-    assert (found - inputs[output]).abs().max() <= ATOL
+    torch.testing.assert_close(found, inputs[output], rtol=0, atol=ATOL)
 
 
 def test_golden_set_holds_no_forward_that_is_not_tested(inputs):
@@ -73,8 +73,8 @@ def test_golden_set_holds_no_forward_that_is_not_tested(inputs):
 def test_rotary_tables_are_the_recorded_ones(golden, inputs):
     _, frames, _, height, width = inputs["hidden_states"].shape
     cos, sin = rotary_positions(golden.config, frames, height, width)
-    assert torch.allclose(cos, inputs["rope_cos"], rtol=0, atol=1e-6)
-    assert torch.allclose(sin, inputs["rope_sin"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(cos, inputs["rope_cos"], rtol=0, atol=1e-06)
+    torch.testing.assert_close(sin, inputs["rope_sin"], rtol=0, atol=1e-06)
 
 
 class FullRowMotionAttention:
@@ -138,13 +138,13 @@ def motion(golden, adapted):
 def test_ours_equals_full_rows_with_a_dense_mask(golden, inputs, adapted, motion, bias, gradients):
     ours = forward(adapted, inputs, motion=motion, bias=bias)
     dense = run(full_row_transformer(golden, 0.7, bias), inputs)
-    assert (ours - dense).abs().max() <= ATOL
+    torch.testing.assert_close(ours, dense, rtol=0, atol=ATOL)
 
 
 def test_motion_queries_never_matter(golden, inputs, adapted, motion):
     first, second = (run(full_row_transformer(golden, 0.7, 1.0, seed), inputs) for seed in (1, 2))
     assert torch.equal(first, second)
-    assert (run(adapted, inputs, motion=motion, bias=1.0) - first).abs().max() <= ATOL
+    torch.testing.assert_close(run(adapted, inputs, motion=motion, bias=1.0), first, rtol=0, atol=ATOL)
 
 
 @pytest.mark.parametrize("wrong", ["no key norm", "rotary on motion keys", "bias for text queries"])
@@ -207,7 +207,7 @@ def test_ours_equals_two_parts_merged_by_log_sum_exp(inputs, adapted, motion, la
     forward(adapted, inputs, motion=motion, bias=bias)
     assert len(layer_calls) == len(motion)
     for (query, key, value, num_text, layer, *_), ours in layer_calls:
-        assert (merged(query, key, value, layer, num_text, bias) - ours).abs().max() <= 5e-6
+        torch.testing.assert_close(merged(query, key, value, layer, num_text, bias), ours, rtol=0, atol=5e-06)
 
 
 def test_bias_0_is_plain_attention_bit_for_bit(inputs, adapted, motion, layer_calls, gradients):
@@ -247,13 +247,13 @@ def test_strength_n_counts_every_token_n_times(golden, inputs, adapted, bias, ti
     weighted = project_motion(adapted, [(tokens, float(times))])
     repeated = project_motion(adapted, [(tokens.repeat(1, times, 1), 1.0)])
     found = forward(adapted, inputs, motion=weighted, bias=bias)
-    assert (found - forward(adapted, inputs, motion=repeated, bias=bias)).abs().max() <= ATOL
+    torch.testing.assert_close(found, forward(adapted, inputs, motion=repeated, bias=bias), rtol=0, atol=ATOL)
     assert not torch.equal(found, run(adapted, inputs, motion=project_motion(adapted, [(tokens, 1.0)])))
 
 
 def test_a_small_strength_tends_to_no_fae(golden, inputs, adapted):
     faint = project_motion(adapted, [(golden.fae.tokens, 1e-6)])
-    assert (run(adapted, inputs, motion=faint) - run(adapted, inputs)).abs().max() <= 1e-4
+    torch.testing.assert_close(run(adapted, inputs, motion=faint), run(adapted, inputs), rtol=0, atol=0.0001)
 
 
 @pytest.mark.parametrize("bias", [0.0, 1.0])
@@ -270,7 +270,7 @@ def test_each_of_two_faes_keeps_its_own_strength(golden, inputs, adapted):
     chained = project_motion(adapted, [(first, 1.0), (second, 2.0)])
     repeated = project_motion(adapted, [(torch.cat([first, second, second], dim=1), 1.0)])
     found, expected = (run(adapted, inputs, motion=m, bias=1.0) for m in (chained, repeated))
-    assert (found - expected).abs().max() <= ATOL
+    torch.testing.assert_close(found, expected, rtol=0, atol=ATOL)
     swapped = project_motion(adapted, [(first, 2.0), (second, 1.0)])
     assert (found - run(adapted, inputs, motion=swapped, bias=1.0)).abs().max() > 100 * ATOL
 
@@ -278,14 +278,14 @@ def test_each_of_two_faes_keeps_its_own_strength(golden, inputs, adapted):
 def test_order_of_faes_and_of_their_tokens_does_not_matter(golden, inputs, adapted, motion):
     turned = project_motion(adapted, [(golden.fae.tokens.flip(1), 1.0)])
     found = run(adapted, inputs, motion=turned, bias=1.0)
-    assert (found - run(adapted, inputs, motion=motion, bias=1.0)).abs().max() <= ATOL
+    torch.testing.assert_close(found, run(adapted, inputs, motion=motion, bias=1.0), rtol=0, atol=ATOL)
 
 
 def test_motion_tokens_depend_on_neither_timestep_nor_video(inputs, adapted, motion):
     later = dict(inputs, timestep=inputs["timestep"].flip(0), hidden_states=inputs["hidden_states"].flip(0))
     later["encoder_hidden_states"] = inputs["encoder_hidden_states"].flip(0)
     found = run(adapted, later, motion=motion, bias=1.0)
-    assert (found.flip(0) - run(adapted, inputs, motion=motion, bias=1.0)).abs().max() <= ATOL
+    torch.testing.assert_close(found.flip(0), run(adapted, inputs, motion=motion, bias=1.0), rtol=0, atol=ATOL)
 
 
 def test_each_layer_reads_its_own_tokens(golden, inputs, adapted, motion):

@@ -73,20 +73,20 @@ def test_both_kinds_of_file_hold_the_same_adapter(golden, suffix):
 def test_an_adapter_equals_its_matrices_folded_into_the_weights(golden, weight):
     found = run(adapted(golden.transformer, (golden.refadapter, weight)), golden)
     expected = run(folded(golden.transformer, [(golden.refadapter, weight)]), golden)
-    assert (found - expected).abs().max() <= 1e-5
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-05)
 
 
 def test_adapters_add_up_each_with_its_own_weight(golden):
     adapters = [(golden.refadapter, 0.7), (other_adapter(golden), 0.4)]
     found = run(adapted(golden.transformer, *adapters), golden)
-    assert (found - run(folded(golden.transformer, adapters), golden)).abs().max() <= 1e-5
+    torch.testing.assert_close(found, run(folded(golden.transformer, adapters), golden), rtol=0, atol=1e-05)
     assert (found - run(adapted(golden.transformer, adapters[0]), golden)).abs().max() > 1e-3
 
 
 def test_the_same_adapter_twice_counts_twice(golden):
     twice = run(adapted(golden.transformer, (golden.refadapter, 0.3), (golden.refadapter, 0.4)), golden)
     once = run(adapted(golden.transformer, (golden.refadapter, 0.7)), golden)
-    assert (twice - once).abs().max() <= 1e-5
+    torch.testing.assert_close(twice, once, rtol=0, atol=1e-05)
 
 
 def test_weight_0_is_no_adapter(golden):
