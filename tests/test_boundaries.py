@@ -295,8 +295,7 @@ def test_no_python_file_chooses_a_device_or_makes_layers_of_its_own():
 
 
 # Programs that are still in one piece.
-IN_ONE_PIECE = {"train_amg.train", "train_refadapter.train", "adapter_training.build_refadapter", "build.main",
-                "hogwild._work"}  # fmt: skip
+IN_ONE_PIECE = {"train_amg.train"}
 
 
 def code_lines(function, lines: list[str]) -> int:
