@@ -129,6 +129,9 @@ class LoadCogVideoXI2V(io.ComfyNode):
 class FlexiActAcceleration(io.ComfyNode):
     @classmethod
     def define_schema(cls):
+        from ..flexiact_core.cogvideox.acceleration import STEP_CACHES
+        from ..flexiact_core.kernels import KERNEL_NAMES
+
         return io.Schema(
             node_id="FlexiActAcceleration",
             display_name="FlexiAct Acceleration",
@@ -179,7 +182,7 @@ class FlexiActAcceleration(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "step_cache",
-                    options=["off", "first_block", "taylor"],
+                    options=list(STEP_CACHES),
                     default="off",
                     tooltip=(
                         "off: every step in full. first_block: reuses a step where the first layer hardly changed. "
@@ -190,7 +193,7 @@ class FlexiActAcceleration(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "attention",
-                    options=["auto", "flash", "cudnn", "efficient", "math", "sage"],
+                    options=list(KERNEL_NAMES),
                     default="auto",
                     tooltip=(
                         "The attention kernel. auto: torch's own choice, best in most cases. flash, cudnn, efficient: "

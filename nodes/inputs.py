@@ -128,9 +128,11 @@ def cfg(name: str = "cfg", tooltip: str | None = None, advanced: bool = False):
 
 def scheduler():
     """How steps are taken."""
+    from ..flexiact_core.cogvideox.sampling import SAMPLERS
+
     return io.Combo.Input(
         "scheduler",
-        options=["DPM", "DDIM"],
+        options=list(SAMPLERS),
         default="DPM",
         tooltip="How steps are taken. DPM: the released one, adds fresh noise at each step. DDIM: adds none.",
     )
