@@ -8,6 +8,7 @@ from .act_vae_training import TrainACTVAE
 from .amg import AMGSampler, LoadAMG, LoadAMGDemoFolder
 from .amg_training import SaveAMGAdapter, TrainAMG
 from .avatars import PlaceAvatar, RenderAvatars
+from .checks import check_inputs
 from .cogvideox import FlexiActAcceleration, LoadCogVideoXI2V
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
 from .flexiact_clips import LoadReleasedAction, PrepareActionClips
@@ -41,6 +42,8 @@ NODE_CLASS_MAPPINGS = {
     "TrainACTVAE": TrainACTVAE,
     "MeasurePoses": MeasurePoses,
 }
+
+check_inputs(NODE_CLASS_MAPPINGS.values())
 
 # Folders under models/ that the pack reads; a new one is a row here. The small world's files come with the pack.
 MODEL_FOLDERS = (cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, flexiact.FILES, amg.FILES, act_vae.MODELS)
