@@ -228,6 +228,36 @@ def test_the_rule_of_facts_notices_what_it_forbids(source, allowed):
     assert (complaints_about_facts(source, ROOT / "flexiact_core" / "x.py") == []) == allowed
 
 
+def circle_in(arrows: dict[str, set[str]]) -> list[str]:
+    """The files of a circle of imports, in its order; empty if there is none."""
+    done: set[str] = set()
+
+    def follow(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        for other in sorted(arrows.get(name, ())):
+            if circle := follow(other, [*way, name]):
+                return circle
+        done.add(name)
+        return []
+
+    return next((circle for name in sorted(arrows) if (circle := follow(name, []))), [])
+
+
+def test_no_files_import_each_other_in_a_circle():
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in PYTHON if path.name != "__init__.py"}
+    arrows = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): names & set(imports_of(path.read_text("utf-8"), path))
+        for path in PYTHON
+        if path.name != "__init__.py" and path.relative_to(ROOT).parts[0] != "tests"
+    }
+    circle = circle_in(arrows)
+    assert not circle, " -> ".join(circle)
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c", "a"]
+
+
 def test_nothing_that_is_run_needs_how_weights_were_made():
     check(
         [

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..errors import FileError, ShapeError
 from ..poses.keypoints import read_openpose
 from ..poses.people import choose_person
-from ..poses.skeletons import PENN13, to_layout
+from ..poses.sequence import to_layout
+from ..poses.skeletons import PENN13
 from .letterbox import HIGHEST, grow_box, person_box, to_box
 from .model import NUM_JOINTS, POSE_WIDTH, RELEASED_STEPS
 from .released_list import read_rows

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..errors import SettingError, ShapeError
 from ..plots import tile_videos
 from ..poses.draw import Look, draw_poses
-from ..poses.sequence import PoseSequence
-from ..poses.skeletons import PENN13, to_layout
+from ..poses.sequence import PoseSequence, to_layout
+from ..poses.skeletons import PENN13
 from .letterbox import from_box, grow_box, person_box, to_box
 from .loading import ACTVAE
 from .model import NUM_JOINTS, draw_noise, roll_out

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..poses.keypoints import read_openpose
 from ..poses.people import choose_person
-from ..poses.sequence import PoseSequence, check_poses, take_frames
-from ..poses.skeletons import LAYOUTS, PENN13, to_layout
+from ..poses.sequence import PoseSequence, check_poses, take_frames, to_layout
+from ..poses.skeletons import LAYOUTS, PENN13
 from .figures import standing_figure
 from .letterbox import check_box, person_box, share_outside
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import SettingError
 from .people import choose_person
-from .sequence import PoseSequence, check_poses, join_frames, scale_to_cover, take_frames, with_points
-from .skeletons import BODY, FACE, FOOT, HAND_LEFT, HAND_RIGHT, LIMBS, WHOLEBODY, to_layout
+from .sequence import PoseSequence, check_poses, join_frames, scale_to_cover, take_frames, to_layout, with_points
+from .skeletons import BODY, FACE, FOOT, HAND_LEFT, HAND_RIGHT, LIMBS, WHOLEBODY
 from .timing import Missing, count_missing, fill_missing, fit_length, resample_poses, smooth_poses
 
 Method = Literal["release", "proportions", "none"]

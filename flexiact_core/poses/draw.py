@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
-from .sequence import PoseSequence, scale_to_cover
-from .skeletons import FACE, HAND_LEFT, HAND_RIGHT, LIMBS, WHOLEBODY, to_layout
+from .sequence import PoseSequence, scale_to_cover, to_layout
+from .skeletons import FACE, HAND_LEFT, HAND_RIGHT, LIMBS, WHOLEBODY
 
 Colours = Literal["dynamictrl", "openpose"]
 

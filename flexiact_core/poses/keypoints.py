@@ -15,20 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from .sequence import MIN_CANVAS_PX, PoseSequence
-from .skeletons import (
-    BODY,
-    BODY25,
-    COCO17,
-    FACE,
-    FOOT,
-    HAND_LEFT,
-    HAND_RIGHT,
-    LAYOUTS,
-    WHOLEBODY,
-    map_joints,
-    to_layout,
-)
+from .sequence import MIN_CANVAS_PX, PoseSequence, to_layout
+from .skeletons import BODY, BODY25, COCO17, FACE, FOOT, HAND_LEFT, HAND_RIGHT, LAYOUTS, WHOLEBODY, map_joints
 
 NUM_JOINTS = len(LAYOUTS[WHOLEBODY])
 RIGHT_EYE, LEFT_EYE = 14, 15

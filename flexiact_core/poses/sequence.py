@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
-from .skeletons import LAYOUTS, WHOLEBODY
+from ..errors import SettingError, ShapeError
+from .skeletons import LAYOUTS, WHOLEBODY, map_joints
 
 MIN_CANVAS_PX = 2
 
@@ -119,3 +119,17 @@ def _with_room(poses: PoseSequence, people: int) -> tuple[Tensor, Tensor]:
     missing = people - poses.num_people
     pad = torch.nn.functional.pad
     return pad(poses.points, (0, 0, 0, 0, 0, missing)), pad(poses.scores, (0, 0, 0, missing))
+
+
+def to_layout(poses: PoseSequence, layout: str) -> PoseSequence:
+    """The poses with the joints of another layout, by name; joints that the old one lacks are absent (score 0).
+
+    A neck that is not given is the middle of the shoulders, its score the lower of theirs.
+    Raises SettingError for an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise SettingError(f"layout '{layout}': choose one of {', '.join(LAYOUTS)}.")
+    if layout == poses.layout:
+        return poses
+    points, scores = map_joints(poses.points, poses.scores, LAYOUTS[poses.layout], LAYOUTS[layout])
+    return replace(poses, points=points, scores=scores, layout=layout)

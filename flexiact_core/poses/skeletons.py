@@ -5,16 +5,8 @@ OpenPose's 18 points are the common tongue: every layout maps to them. Left and 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
-
-from ..errors import SettingError
-
-if TYPE_CHECKING:
-    from .sequence import PoseSequence
 
 OPENPOSE18 = "openpose18"
 WHOLEBODY = "wholebody134"
@@ -62,20 +54,6 @@ LIMBS = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10)),
     *((1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
 )
-
-
-def to_layout(poses: PoseSequence, layout: str) -> PoseSequence:
-    """The poses with the joints of another layout, by name; joints that the old one lacks are absent (score 0).
-
-    A neck that is not given is the middle of the shoulders, its score the lower of theirs.
-    Raises SettingError for an unknown layout.
-    """
-    if layout not in LAYOUTS:
-        raise SettingError(f"layout '{layout}': choose one of {', '.join(LAYOUTS)}.")
-    if layout == poses.layout:
-        return poses
-    points, scores = map_joints(poses.points, poses.scores, LAYOUTS[poses.layout], LAYOUTS[layout])
-    return replace(poses, points=points, scores=scores, layout=layout)
 
 
 def map_joints(points: Tensor, scores: Tensor, old: tuple[str, ...], new: tuple[str, ...]) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ from dynamictrl_golden import facts, part, tensors
 
 from flexiact_core.poses.align import FIT_JOINTS, apply_affine, fit_release
 from flexiact_core.poses.draw import draw_poses
-from flexiact_core.poses.sequence import PoseSequence
-from flexiact_core.poses.skeletons import BODY, COCO133, FACE, HAND_LEFT, HAND_RIGHT, to_layout
+from flexiact_core.poses.sequence import PoseSequence, to_layout
+from flexiact_core.poses.skeletons import BODY, COCO133, FACE, HAND_LEFT, HAND_RIGHT
 
 SHEET = facts("dwpose")
 CANVAS = (SHEET["W"], SHEET["H"])

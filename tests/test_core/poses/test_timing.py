@@ -5,8 +5,8 @@ import torch
 
 from flexiact_core.errors import SettingError
 from flexiact_core.poses.people import choose_person
-from flexiact_core.poses.sequence import PoseSequence, join_frames, scale_to_cover
-from flexiact_core.poses.skeletons import LAYOUTS, LIMBS, PENN13, WHOLEBODY, to_layout
+from flexiact_core.poses.sequence import PoseSequence, join_frames, scale_to_cover, to_layout
+from flexiact_core.poses.skeletons import LAYOUTS, LIMBS, PENN13, WHOLEBODY
 from flexiact_core.poses.timing import (
     count_missing,
     fill_missing,
