@@ -80,7 +80,7 @@ class TrainACTVAE(io.ComfyNode):
                     "measure_every", default=500, min=0, max=100000, advanced=True,
                     tooltip="Steps between two measures on held-out clips, drawn beside the truth. 0: none.",
                 ),
-                *training_inputs(MODELS)[:-1],
+                *training_inputs(MODELS, gradient_checkpointing=False),
                 ActVaeSocket.Input(
                     "start_from", optional=True, lazy=True,
                     tooltip="A model of the same actions and latent to go on from. Left open: from nothing.",

@@ -70,7 +70,7 @@ def test_cancel_keeps_what_was_learned_and_the_same_settings_go_on(said, monkeyp
         patch.setattr(progress.TrainingProgress, "step", cancel)
         stopped, *_ = learn()
     assert any("stopped at step 3 of 4" in line for line in said)
-    assert training.TrainACTVAE.fingerprint_inputs("mine", 4, True) != ""
+    assert training.TrainACTVAE.fingerprint_inputs(name="mine", steps=4, resume=True) != ""
     finished, *_ = learn()
     for key, value in weights(whole).items():
         assert torch.equal(weights(finished)[key], value)
