@@ -10,10 +10,12 @@ from .amg_training import SaveAMGAdapter, TrainAMG
 from .avatars import PlaceAvatar, RenderAvatars
 from .checks import check_inputs
 from .cogvideox import FlexiActAcceleration, LoadCogVideoXI2V
+from .dynamictrl import DynamiCtrlSampler
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
 from .flexiact_clips import LoadReleasedAction, PrepareActionClips
 from .flexiact_training import TrainFAE, TrainRefAdapter
 from .host import folders
+from .poses import AlignPose, DrawPose
 from .world import LoadExampleAction, MeasureAction
 
 NODE_CLASS_MAPPINGS = {
@@ -41,6 +43,9 @@ NODE_CLASS_MAPPINGS = {
     "CompareACTVAERow": CompareACTVAERow,
     "TrainACTVAE": TrainACTVAE,
     "MeasurePoses": MeasurePoses,
+    "AlignPose": AlignPose,
+    "DrawPose": DrawPose,
+    "DynamiCtrlSampler": DynamiCtrlSampler,
 }
 
 check_inputs(NODE_CLASS_MAPPINGS.values())

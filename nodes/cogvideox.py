@@ -31,7 +31,7 @@ class LoadCogVideoXI2V(io.ComfyNode):
             display_name="Load CogVideoX I2V",
             category="FlexiAct",
             description=(
-                "Loads a CogVideoX 1.0 image-to-video base: transformer, VAE and text encoder. "
+                "Loads a CogVideoX image-to-video base, 1.0, 1.5 or DynamiCtrl: transformer, VAE and text encoder. "
                 "Put it in models/CogVideo. Nothing is downloaded."
             ),
             search_aliases=["cogvideo", "cogvideox loader", "flexiact base", "image to video"],

@@ -75,6 +75,16 @@ def side(name: str, default: int):
     )
 
 
+def any_side(name: str, default: int, more: str = "", step: int = 1):
+    """Width or height of a picture or video of any model."""
+    least = step if default else 0
+    steps_of = f", a multiple of {step}" if step > 1 else ""
+    tooltip = f"{name.capitalize()} in pixels{steps_of}. {more}".strip()
+    return io.Int.Input(
+        name, default=default, min=max(least, 2) if default else 0, max=4096, step=step, tooltip=tooltip
+    )
+
+
 def num_frames():
     """The length of a video."""
     return io.Int.Input(
@@ -118,11 +128,11 @@ def negative_prompt():
     )
 
 
-def cfg(name: str = "cfg", tooltip: str | None = None, advanced: bool = False):
+def cfg(name: str = "cfg", tooltip: str | None = None, advanced: bool = False, default: float = 6.0):
     """Guidance."""
     tooltip = tooltip or "Guidance towards the prompt. 1: none, half the work. 6: released value. High: harsh colours."
     return io.Float.Input(
-        name, default=6.0, min=1.0, max=30.0, step=0.1, advanced=advanced or None, tooltip=tooltip
+        name, default=default, min=1.0, max=30.0, step=0.1, advanced=advanced or None, tooltip=tooltip
     )  # fmt: skip
 
 

@@ -21,11 +21,15 @@ def transformer_bytes(
 ) -> int:
     """An estimate of what one forward of the transformer needs beside its weights, with what an Acceleration holds."""
     config = base.transformer.config
-    tokens = config.max_text_seq_length + num_latent_frames * latent_height * latent_width // config.patch_size**2
+    patch = config.patch_size**2 * (config.patch_size_t or 1)
+    num_video = num_latent_frames * latent_height * latent_width // patch
+    tokens = config.max_text_seq_length + num_video
     width = config.num_attention_heads * config.attention_head_dim
     # The feed-forward layer alone holds four widths in and out; q, k, v and the residuals come on top.
     values, itemsize = batch * tokens * width, base.dtype.itemsize
-    return values * 16 * itemsize + (acceleration.held_bytes(values, itemsize) if acceleration else 0)
+    # What the poses add to a layer is made from what they added to the one before; one pass serves both of guidance.
+    poses = 3 * num_video * width * itemsize if base.family.pose_norms else 0
+    return values * 16 * itemsize + poses + (acceleration.held_bytes(values, itemsize) if acceleration else 0)
 
 
 def training_bytes(

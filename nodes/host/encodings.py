@@ -55,17 +55,22 @@ def encode_prompt(model: BaseModel, prompt: str):
 
 def encode_image(model: BaseModel, image):
     """The VAE's posterior of a fitted picture (1, H, W, 3), from the last few where it is there."""
+    return encode_video(model, image)
+
+
+def encode_video(model: BaseModel, frames):
+    """The VAE's posterior of frames (T, H, W, 3) in 0..1, T = 4k+1, from the last few where it is there."""
     from ...flexiact_core.cogvideox.memory import encode_bytes
     from ...flexiact_core.cogvideox.model import encode_pixels
     from ...flexiact_core.video import to_model_pixels
 
-    digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(frames.contiguous().numpy()).hexdigest()
 
     def compute():
-        with memory.on_device(model.vae, encode_bytes(model.base, 1, *image.shape[1:3])) as device:
-            return encode_pixels(model.base.vae, to_model_pixels(image), device)
+        with memory.on_device(model.vae, encode_bytes(model.base, *frames.shape[:3])) as device:
+            return encode_pixels(model.base.vae, to_model_pixels(frames), device)
 
-    return _kept.setdefault(model.base.vae, Recent()).get((tuple(image.shape), digest), compute)
+    return _kept.setdefault(model.base.vae, Recent()).get((tuple(frames.shape), digest), compute)
 
 
 def tensor_digest(*tensors) -> str:

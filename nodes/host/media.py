@@ -11,9 +11,34 @@ from . import progress
 from .memory import normal_tensors, ordinary
 
 
-def to_video(frames, fps: float):
-    """A VIDEO value at `fps` frames per second from frames (T, H, W, 3) in 0..1."""
-    return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=Fraction(fps)))
+def to_video(frames, fps: float, sound=None):
+    """A VIDEO value at `fps` frames per second from frames (T, H, W, 3) in 0..1, with an AUDIO value if given."""
+    return InputImpl.VideoFromComponents(
+        Types.VideoComponents(images=frames, audio=sound, frame_rate=Fraction(fps))
+    )  # fmt: skip
+
+
+def sound_of(video, seconds: float):
+    """The sound of a VIDEO value as an AUDIO value of exactly so many seconds, cut or with silence after it.
+
+    None if it has none. Raises FileError if its file cannot be read.
+    """
+    from ...flexiact_core.audio import fit_sound, read_sound
+
+    with normal_tensors():
+        if isinstance(video, InputImpl.VideoFromFile):
+            start, duration = video.get_active_trim_window()
+            wanted = min(filter(None, (seconds, duration)))
+            read = read_sound(video.get_stream_source(), start, wanted)
+            if read is None:
+                return None
+            samples, rate = read[0][None], read[1]
+        else:
+            sound = video.get_components().audio
+            if sound is None:
+                return None
+            samples, rate = ordinary(sound["waveform"]), sound["sample_rate"]
+        return {"waveform": fit_sound(samples, rate, seconds), "sample_rate": rate}
 
 
 def from_reference(
