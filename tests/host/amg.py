@@ -39,10 +39,13 @@ def render_woman(num_frames: int = 16, width: int = 128, height: int = 128) -> t
 def with_amg_inputs(prompt: dict, folder: Path) -> dict:
     """`prompt` as the browser would send it, with all its files in `folder`, ComfyUI's input folder."""
     put_amg_inputs(folder)
-    viewer = {"image": viewer_values(folder)}
+    return change_inputs(prompt, {"Load3D": {"image": viewer_values(folder)}})
+
+
+def change_inputs(prompt: dict, changes: dict[str, dict]) -> dict:
+    """`prompt` with other inputs for each node of a kind."""
     return {
-        key: {**node, "inputs": node["inputs"] | (viewer if node["class_type"] == "Load3D" else {})}
-        for key, node in prompt.items()
+        key: node | {"inputs": node["inputs"] | changes.get(node["class_type"], {})} for key, node in prompt.items()
     }
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from flexiact_core.world import shipped
 
-from .amg import with_amg_inputs
+from .amg import change_inputs, with_amg_inputs
 from .demo import BACKGROUND, contact_sheet, spread
 from .environment import ROOT
 from .media import read_frames
@@ -63,7 +63,10 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
         prompt = on_small_world(prompt, STAND_INS[name], server.base / "input")
         where = "on the small world, not CogVideoX-5B"
     if name.startswith("amg_"):
-        prompt, where = with_amg_inputs(prompt, server.base / "input"), "random weights, so noise"
+        # Of noise a little is enough.
+        small = {"AMGSampler": {"width": 128, "height": 128, "steps": 3}}
+        prompt = change_inputs(with_amg_inputs(prompt, server.base / "input"), small)
+        where = "random weights, so noise"
     run = server.run(prompt)
     results = list(_results(server, prompt, run, where))
     if not results:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from host.amg import with_amg_inputs
+from host.amg import change_inputs, with_amg_inputs
 from host.media import read_frames
 from host.workflow import to_prompt
 from safetensors.torch import load_file
@@ -29,10 +29,6 @@ MADE = {
     "amg_background": 4, "amg_camera": 4, "amg_motion": 4, "amg_two_people": 1, "amg_viewer": 2, "amg_release": 2,
     "amg_train": 2,
 }  # fmt: skip
-
-
-def shorten(prompt: dict) -> dict:
-    return {key: {**node, "inputs": node["inputs"] | SMALL.get(node["class_type"], {})} for key, node in prompt.items()}
 
 
 def graph(prompt: dict, **sampler) -> dict:
@@ -79,7 +75,7 @@ def test_a_workflow_runs_on_random_weights(path, server, object_info):
     prompt = with_amg_inputs(to_prompt(load_workflow(path), object_info), server.base / "input")
     models = [node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "LoadAMG"]
     assert models == [LABEL]
-    run = server.run(shorten(prompt))
+    run = server.run(change_inputs(prompt, SMALL))
     videos = [read_frames(file) for file in server.output_files(run) if file.suffix == ".mp4"]
     assert len(videos) == MADE[path.stem]
     assert any("The weights are random: the result is noise" in text for text in run.texts)
