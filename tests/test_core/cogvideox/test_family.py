@@ -105,8 +105,8 @@ def test_a_video_size_is_checked_whatever_the_positions(size, message):
 
 def test_a_family_is_told_by_its_patches(monkeypatch):
     assert family_of({"patch_size_t": None}) is family_of({}) is COGVIDEOX_1_0
-    with pytest.raises(FileError, match="patches of 3 latent frames.*CogVideoX 1.0"):
-        family_of({"patch_size_t": 3})
+    with pytest.raises(FileError, match="patches of 7 latent frames.*CogVideoX 1.0"):
+        family_of({"patch_size_t": 7})
     monkeypatch.setattr(rows, "FAMILIES", (COGVIDEOX_1_0, IN_PAIRS))
     assert family_of({"patch_size_t": 2}) is IN_PAIRS
 
