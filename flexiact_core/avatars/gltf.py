@@ -144,19 +144,21 @@ class _Parts:
         # A mirror image turns its triangles round; a rig of mirrored bones is not met.
         if (skin is None or "JOINTS_0" not in attributes) and np.linalg.det(self.rest[node, :3, :3]) < 0:
             faces = faces[:, [0, 2, 1]]
+        # Primitives may share their vertices: each takes those that it uses.
+        used, faces = np.unique(faces, return_inverse=True)
         rows = {
-            "vertices": points,
-            "normals": _normals(file, attributes, points, faces),
-            "colours": self._colours(attributes, surface, count),
-            "uvs": self._uvs(attributes, surface, count),
-            "joints": joints,
-            "weights": weights,
-            "faces": faces + self.vertices,
-            "face_material": np.full(len(faces), material),
+            "vertices": points[used],
+            "normals": _normals(file, attributes, points, used[faces].reshape(-1, 3))[used],
+            "colours": self._colours(attributes, surface, count)[used],
+            "uvs": self._uvs(attributes, surface, count)[used],
+            "joints": joints[used],
+            "weights": weights[used],
+            "faces": faces.reshape(-1, 3) + self.vertices,
+            "face_material": np.full(faces.size // 3, material),
         }
         for name, values in rows.items():
             self.rows.setdefault(name, []).append(values)
-        self.vertices += count
+        self.vertices += len(used)
 
     def _optional(self, attributes: dict, name: str, kinds: tuple[str, ...], count: int) -> np.ndarray | None:
         if name not in attributes:

@@ -81,16 +81,43 @@ def draw(
     triangles = _in_front(camera.view(points), mesh.faces, camera)
     triangles, pixels = _facing(mesh, triangles, camera.to_pixels(triangles.seen, wide, high))
     planes = _to_planes(mesh, triangles, pixels, _lit(mesh, normals, light), camera.orthographic, wide, high)
-    nearest = _nearest(mesh, planes, wide, high)
-    samples = (nearest >= 0).nonzero()[:, 0]
     linear = to_linear(torch.tensor(background, device=points.device))
-    colours = linear.expand(wide * high, 3).clone()
-    coverage = torch.zeros(wide * high, 1, device=points.device)
+    frame, mask = to_srgb(linear).expand(height, width, 3).clone(), torch.zeros(height, width, device=points.device)
+    rows, columns = _region(planes, antialias)
+    high, wide = (antialias * (side.stop - side.start) for side in (rows, columns))
+    if high * wide:
+        planes = _moved(planes, antialias * columns.start, antialias * rows.start)
+        colours, coverage = _samples(mesh, planes, linear, wide, high)
+        frame[rows, columns] = to_srgb(_average(colours.reshape(high, wide, 3), antialias))
+        mask[rows, columns] = _average(coverage.reshape(high, wide, 1), antialias)[..., 0]
+    return frame, mask
+
+
+def _region(planes: _Planes, antialias: int) -> tuple[slice, slice]:
+    """Rows and columns of pixels that triangles touch: all else of a picture need not be looked at."""
+    box = planes.box[(planes.box[:, 2:] >= planes.box[:, :2]).all(1)]
+    if not len(box):
+        return slice(0, 0), slice(0, 0)
+    left, top = (box[:, :2].amin(0) // antialias).tolist()
+    right, bottom = (box[:, 2:].amax(0) // antialias + 1).tolist()
+    return slice(top, bottom), slice(left, right)
+
+
+def _moved(planes: _Planes, x: int, y: int) -> _Planes:
+    """The same planes, where sample (x, y) is the first."""
+    step = torch.tensor([x, y], device=planes.box.device)
+    return replace(planes, origin=planes.origin - step, box=planes.box - step.repeat(2))
+
+
+def _samples(mesh: Mesh, planes: _Planes, background: Tensor, wide: int, high: int) -> tuple[Tensor, Tensor]:
+    """Linear colours (wide * high, 3) of all samples, and 1 for those hit (wide * high,)."""
+    nearest = _nearest(mesh, planes, wide, high)
+    hit = nearest >= 0
+    samples = hit.nonzero()[:, 0]
+    colours = background.expand(wide * high, 3).clone()
     if len(samples):
-        coverage[samples] = 1.0
         colours[samples] = _shade(mesh, planes, nearest[samples], samples, wide)
-    frame = _average(colours.reshape(high, wide, 3), antialias)
-    return to_srgb(frame), _average(coverage.reshape(high, wide, 1), antialias)[..., 0]
+    return colours, hit.to(colours)
 
 
 def is_inside(place: tuple[float, float, float], points: Tensor, faces: Tensor) -> bool:

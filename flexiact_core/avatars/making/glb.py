@@ -12,6 +12,7 @@ from .mesh import Part
 from .source import BONES, PREFIX
 
 FLOAT, UBYTE, USHORT, SHORT = 5126, 5121, 5123, 5122
+MATTE = {"metallicFactor": 0.0, "roughnessFactor": 0.9}
 TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
 
@@ -59,7 +60,7 @@ def write_glb(
 ) -> bytes:
     """A GLB of the parts as one skinned mesh over BONES, which begin at `heads` (B, 3); about goes into "asset"."""
     writer = _Writer()
-    attributes, indices = _mesh(writer, parts)
+    primitives = _mesh(writer, parts)
     bind = np.tile(np.eye(4, dtype=np.float32), (len(BONES), 1, 1))
     bind[:, 3, :3] = -heads  # column by column, so the move is the last row
     skin = {"joints": list(range(1, len(BONES) + 1)), "inverseBindMatrices": writer.add(bind.reshape(-1, 16), FLOAT)}
@@ -75,9 +76,8 @@ def write_glb(
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": nodes,
-        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
-        # Clothes have no inside: a skirt seen from below shows its back.
-        "materials": [{"doubleSided": True, "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}],
+        "meshes": [{"primitives": primitives}],
+        "materials": [{"pbrMetallicRoughness": MATTE}, {"doubleSided": True, "pbrMetallicRoughness": MATTE}],
         "skins": [skin],
         "animations": [_animation(writer, motion) for motion in motions],
     }
@@ -90,13 +90,13 @@ def write_glb(
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def _mesh(writer: _Writer, parts: list[Part]) -> tuple[dict, int]:
+def _mesh(writer: _Writer, parts: list[Part]) -> list[dict]:
+    """The primitives: one of closed parts, one of open ones, which have two sides; over the same vertices."""
     starts = np.cumsum([0, *(len(part.points) for part in parts)])
     points = np.concatenate([part.points for part in parts]).astype(np.float32)
     normals = np.concatenate([part.normals for part in parts]).astype(np.float32)
     colours = np.concatenate([np.tile(_linear(part.colour), (len(part.points), 1)) for part in parts])
     joints, weights = _four_joints(np.concatenate([part.weights for part in parts]))
-    faces = np.concatenate([part.faces + start for part, start in zip(parts, starts)])
     attributes = {
         "POSITION": writer.add(points, FLOAT, bounds=True),
         "NORMAL": writer.add(normals, FLOAT),
@@ -104,7 +104,12 @@ def _mesh(writer: _Writer, parts: list[Part]) -> tuple[dict, int]:
         "JOINTS_0": writer.add(joints, UBYTE),
         "WEIGHTS_0": writer.add(weights, UBYTE, normalised=True),
     }
-    return attributes, writer.add(faces.reshape(-1, 1).astype(np.uint16), USHORT)
+    primitives = []
+    for material, is_open in enumerate((False, True)):
+        faces = [part.faces + start for part, start in zip(parts, starts) if part.open == is_open]
+        indices = writer.add(np.concatenate(faces).reshape(-1, 1).astype(np.uint16), USHORT)
+        primitives.append({"attributes": attributes, "indices": indices, "material": material})
+    return primitives
 
 
 def _linear(colour: tuple[float, float, float]) -> np.ndarray:

@@ -10,12 +10,16 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """points (V, 3), faces (N, 3), and weights (V, B) of the bones; colour (3,) in sRGB 0..1."""
+    """points (V, 3), faces (N, 3), and weights (V, B) of the bones; colour (3,) in sRGB 0..1.
+
+    open: its inside can be seen, as of a skirt from below.
+    """
 
     points: np.ndarray
     faces: np.ndarray
     weights: np.ndarray
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    open: bool = False
 
     @property
     def normals(self) -> np.ndarray:

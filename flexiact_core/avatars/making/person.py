@@ -120,15 +120,15 @@ def _shoes(human: Human, look: Look, height: float) -> list[Part]:
 
 def _man_clothes(human: Human, look: Look) -> list[Part]:
     hem, sleeve, ankle = _at(human, "LeftUpLeg")[1] - 0.05, 0.72, 0.085
-    suit = _piece(human, "helper-tights", look.top)
+    suit = replace(_piece(human, "helper-tights", look.top), open=True)
     throat = _at(human, "Neck") + [0, 0.035, 0.02]
     shirt = smooth(_trim(suit, _sleeve(human, sleeve), _above(hem), _outside(throat, 0.092)), 4)
     low = np.clip((hem + 0.2 - shirt.points[:, 1]) / 0.2, 0, 1) * (_arm_weight(shirt) < 0.5)
     shirt = grow(shirt, 0.009 + 0.012 * low)
-    legs = smooth(_trim(replace(suit, colour=look.bottom), _below(hem + 0.07), _above(ankle)), 5)
+    legs = smooth(_trim(replace(suit, colour=look.bottom, open=False), _below(hem + 0.07), _above(ankle)), 5)
     knee = _at(human, "LeftLeg")[1]
     legs = grow(legs, 0.006 + 0.016 * np.clip((knee + 0.15 - legs.points[:, 1]) / 0.4, 0, 1))
-    neck = _trim(replace(suit, colour=look.skin), _not(_outside(throat, 0.125)))
+    neck = _trim(replace(suit, colour=look.skin, open=False), _not(_outside(throat, 0.125)))
     return [
         reduce_faces(shirt, 1100),
         reduce_faces(legs, 900),
@@ -140,16 +140,16 @@ def _man_clothes(human: Human, look: Look) -> list[Part]:
 
 def _woman_clothes(human: Human, look: Look) -> list[Part]:
     waist, sleeve, ankle = _at(human, "Spine")[1] - 0.02, 0.28, 0.075
-    suit = _piece(human, "helper-tights", look.top)
+    suit = replace(_piece(human, "helper-tights", look.top), open=True)
     throat = _at(human, "Neck") + [0, 0.02, 0.03]
     top = _trim(suit, _sleeve(human, sleeve), _above(waist - 0.08), _outside(throat, 0.115))
     top = grow(smooth(top, 3), 0.007)
     knee = _at(human, "LeftLeg")[1]
-    skirt = _trim(_piece(human, "helper-skirt", look.bottom), _above(knee - 0.03))
+    skirt = _trim(replace(_piece(human, "helper-skirt", look.bottom), open=True), _above(knee - 0.03))
     flare = np.clip((waist - skirt.points[:, 1]) / (waist - knee), 0, 1)
     skirt = grow(skirt, 0.006 + 0.03 * flare)
-    legs = _trim(replace(suit, colour=look.skin), _below(_at(human, "Hips")[1]), _above(ankle - 0.03))
-    chest = _trim(replace(suit, colour=look.skin), _not(_outside(throat, 0.15)))
+    legs = _trim(replace(suit, colour=look.skin, open=False), _below(_at(human, "Hips")[1]), _above(ankle - 0.03))
+    chest = _trim(replace(suit, colour=look.skin, open=False), _not(_outside(throat, 0.15)))
     return [
         reduce_faces(top, 900),
         reduce_faces(skirt, 700),
