@@ -1,8 +1,8 @@
 """How long drawing avatars takes: `python -m benchmarks.avatars`.
 
 16 frames of a shipped person walking, seen from close enough to fill the picture's height, by size and by samples a
-pixel; what skinning takes of it; and reading a file. Times are medians of rounds in which the sides take turns: on a
-CPU seconds that the process computed, on one thread.
+pixel; what skinning takes of it; and reading a file. Times are medians of the rounds: on a CPU seconds that the process
+computed, on one thread.
 """
 
 from __future__ import annotations

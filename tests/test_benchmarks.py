@@ -92,3 +92,9 @@ def test_operations_of_attention_are_counted_alike_for_all_forms():
     assert flops["ours, bias on"] == flops["ours, bias off"] < flops["released, bias off"] == flops["released, bias on"]
     motion_keys = 4 * 2 * TINY.layers * (TINY.text_tokens + TINY.video_tokens) * TINY.text_tokens * TINY.width
     assert flops["ours, bias on"] == flops["plain diffusers"] + motion_keys
+
+
+def test_drawing_avatars_has_its_table():
+    command = [sys.executable, "-m", "benchmarks.avatars", "--tiny", "--rounds", "1"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "| 1 x 64x64, 1 samples a pixel |" in printed and "| reading man.glb, once |" in printed
