@@ -11,7 +11,6 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -19,6 +18,7 @@ from benchmarks.measure import clock
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration
 from flexiact_core.cogvideox.loading import load_base
 from flexiact_core.cogvideox.model import decode_latents, encode_pixels
+from flexiact_core.metrics.video import video_psnr_db
 from flexiact_core.video import to_frames, to_model_pixels
 from flexiact_core.world import shipped
 from flexiact_core.world.cases import SETTINGS, Case, World, load_world, make_cases, transfer_case
@@ -47,12 +47,6 @@ def make_video(world: World, case: Case, scheduler: str, acceleration: Accelerat
     latents = transfer_case(world, case, steps=steps, scheduler=scheduler, acceleration=acceleration)
     seconds = clock(CPU) - started
     return to_frames(decode_latents(world.base.vae, latents, CPU)).numpy(), seconds
-
-
-def psnr(frames: np.ndarray, exact: np.ndarray) -> float:
-    """Decibel against full range; infinite for equal frames."""
-    error = float(np.square(frames - exact).mean())
-    return float("inf") if error == 0 else -10 * np.log10(error)
 
 
 def in_float8(world: World, weights: Path, products: bool = False) -> World:
@@ -85,7 +79,9 @@ def compare(world: World, weights: Path, scheduler: str, cases: list[Case], step
         exact, full = made["exact"]
         for name, (video, seconds) in made.items():
             action = measure_action(video, case.scene, case.action)
-            found[name].append((full / seconds, psnr(video, exact), action.nearest == case.action, action.slope))
+            found[name].append(
+                (full / seconds, video_psnr_db(video, exact), action.nearest == case.action, action.slope)
+            )
     rows = []
     for name, values in found.items():
         gains, nearness, hits, slopes = zip(*values, strict=True)
@@ -126,7 +122,7 @@ def compare_decodes(world: World, action: str = "pan") -> list[str]:
     error = (tiled - whole).abs().mean((0, 3))
     return [
         "| 480x720, 9 frames, in tiles against whole | |\n|---|---|",
-        f"| PSNR | {psnr(tiled.numpy(), whole.numpy()):.1f} dB |",
+        f"| PSNR | {video_psnr_db(tiled.numpy(), whole.numpy()):.1f} dB |",
         f"| mean difference where tiles are blended | {error[seams].mean() * 255:.2f} of 255 |",
         f"| mean difference elsewhere | {error[~seams].mean() * 255:.2f} of 255 |",
         f"| largest difference | {(tiled - whole).abs().max() * 255:.1f} of 255 |",

@@ -1,8 +1,11 @@
-"""Trees of modules over the same weights."""
+"""Trees of modules over the same weights, and LoRA layers in them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
+from torch import Tensor
 
 
 def share_weights(module: torch.nn.Module) -> torch.nn.Module:
@@ -21,3 +24,34 @@ def share_weights(module: torch.nn.Module) -> torch.nn.Module:
     }
     twin._modules = {name: None if child is None else share_weights(child) for name, child in module._modules.items()}
     return twin
+
+
+def add_lora(
+    module: torch.nn.Module,
+    name: str,
+    targets: Sequence[str],
+    *,
+    rank: int,
+    alpha: float,
+    matrices: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Adds peft's LoRA layers to a module, in place, under a peft adapter name.
+
+    targets are the ends of the names of the layers that get one; alpha / rank scales what they add. matrices are by
+    peft's keys (LAYER.lora_A.weight is down, LAYER.lora_B.weight is up), and are copied. Without them down is drawn
+    at random and up is zero, so that nothing is changed yet. What was trainable before stays so, and nothing else.
+    """
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=matrices is None)
+    # peft freezes whatever is no LoRA matrix, and these parameters may be shared with another tree.
+    trainable = {parameter: parameter.requires_grad for parameter in module.parameters()}
+    # It draws a start from the random numbers of everybody.
+    with torch.random.fork_rng(devices=[]):
+        inject_adapter_in_model(config, module, adapter_name=name, low_cpu_mem_usage=matrices is not None)
+    for parameter, flag in trainable.items():
+        parameter.requires_grad_(flag)
+    if matrices is not None:
+        # Cloned, so that nothing done to the layers reaches the matrices given.
+        state = {key: value.clone() for key, value in matrices.items()}
+        set_peft_model_state_dict(module, state, adapter_name=name, low_cpu_mem_usage=True)

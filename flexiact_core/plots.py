@@ -62,10 +62,7 @@ def draw_lines(
     pen.text(((left + right) / 2, height_px - 14), x_label, fill=TEXT, anchor="mm")
     pen.text((left, 14), title, fill=TEXT, anchor="lm")
     # Names stand where the lines leave more room.
-    middle = (x_low + x_high) / 2
-    early, late = ([y for x, y in everything if (x > middle) == half] or [0.0] for half in (False, True))
-    rising = fmean(late) > fmean(early)
-    name_at, anchor = (left + 4, "lm") if rising else (right - 4, "rm")
+    name_at, anchor = (left + 4, "lm") if _rise(everything, (x_low + x_high) / 2) else (right - 4, "rm")
     for index, (name, line) in enumerate(points):
         colour = LINES[index % len(LINES)]
         pen.line([place(x, y) for x, y in line], fill=colour, width=2)
@@ -74,7 +71,12 @@ def draw_lines(
     return to_tensor(image)
 
 
-def draw_loss(losses: Sequence[float], window: int = 50) -> Tensor:
+def _rise(points: list[tuple[float, float]], middle: float) -> bool:
+    early, late = ([y for x, y in points if (x > middle) == half] or [0.0] for half in (False, True))
+    return fmean(late) > fmean(early)
+
+
+def draw_loss(losses: Sequence[float] | Tensor, window: int = 50) -> Tensor:
     """A picture (1, H, W, 3) of a training's loss by step, each step's and the mean of the last `window` of them."""
     values = torch.as_tensor(losses, dtype=torch.float64)
     steps = list(range(1, len(values) + 1))

@@ -64,12 +64,13 @@ def test_the_released_formulation_is_the_recorded_one():
 @pytest.mark.parametrize("scheduler", ["DPM", "DDIM"])
 def test_taylor_leaves_no_grain_in_the_small_world(scheduler):
     """What it extrapolates must not lose the noise that each step adds: videos stay 40 dB near the exact ones."""
-    from benchmarks.quality import CHOICES, make_video, psnr
+    from benchmarks.quality import CHOICES, make_video
+    from flexiact_core.metrics.video import video_psnr_db
     from flexiact_core.world.cases import SETTINGS, load_world, make_cases
 
     world, (case,) = load_world(), make_cases("jump", SETTINGS["weighted"], 1, 1)
     exact, near = (make_video(world, case, scheduler, CHOICES[name], 50)[0] for name in ("exact", "taylor 3"))
-    assert 40 < psnr(near, exact) < 90
+    assert 40 < video_psnr_db(near, exact) < 90
 
 
 def test_held_bytes_are_those_alive_at_once():

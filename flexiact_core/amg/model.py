@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError
-from ..modules import share_weights
+from ..modules import add_lora, share_weights
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet3DConditionModel
@@ -165,19 +165,11 @@ def inject_lora(unet, lora: Mapping[str, Tensor], rank: int = RANK, name: str = 
 
     With an empty `lora` the new matrices change nothing: down is drawn at random, up is zero.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
     twin = share_weights(unet)
     if lora:
         rank = len(next(value for key, value in lora.items() if key.endswith("lora_A.weight")))
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights=True)
-    # peft draws a start of its own, which is replaced, from the random numbers of everybody.
-    with torch.random.fork_rng(devices=[]):
-        inject_adapter_in_model(config, twin, name)
-    state = dict(twin.named_parameters())
-    for key, value in lora.items():
-        target = state[key.removesuffix(".weight") + f".{name}.weight"]
-        target.data = value.to(target.device, torch.float32)
+    matrices = {key: value.float() for key, value in lora.items()} or None
+    add_lora(twin, name, TARGETS, rank=rank, alpha=rank, matrices=matrices)
     return twin
 
 

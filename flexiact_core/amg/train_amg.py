@@ -7,34 +7,28 @@ ACCELERATE_USE_CPU=true tries it without a GPU).
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-DTYPES = ("bfloat16", "float16", "float32")
+from ..command_line import Processes, training_parser
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The settings on the command line."""
-    parser = argparse.ArgumentParser(description="Trains AMG's LoRA and input layer on clips with their avatars.")
+    parser = training_parser(
+        "Trains AMG's LoRA and input layer on clips with their avatars.", "adapter",
+        learning_rate=1e-6, rank=4, batch="clips",
+    )  # fmt: skip
     parser.add_argument(
         "--model", type=Path, required=True, help="ModelScope base, or AMG to go on from; file or folder"
     )
     parser.add_argument("--data", type=Path, required=True, help="the release's layout, or a folder of pairs")
-    parser.add_argument("--output", type=Path, required=True, help=".safetensors file of the adapter to write")
     parser.add_argument("--components", type=Path, help="diffusers folder of SD 2.1, for a folder of pairs")
     parser.add_argument("--adapter", type=Path, help="adapter to go on from")
-    parser.add_argument("--cache", type=Path, help="folder for encoded pairs; beside the output by default")
-    parser.add_argument("--steps", type=int, default=40000)
-    parser.add_argument("--learning-rate", type=float, default=1e-6)
-    parser.add_argument("--batch-size", type=int, default=1, help="clips per step and process; the authors took 8")
-    parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--frames", type=int, default=16, help="frames of a clip")
     parser.add_argument("--skip", type=int, default=0, help="first clips to leave out; the authors left out 5500")
     parser.add_argument("--size", type=int, default=256, help="pixels per side, for a folder of pairs")
     parser.add_argument("--caption-dropout", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="what the base computes in")
-    parser.add_argument("--checkpoint-every", type=int, default=500, help="steps between two checkpoints")
-    parser.add_argument("--no-resume", action="store_true", help="start anew although a checkpoint is there")
     return parser.parse_args(arguments)
 
 
@@ -44,55 +38,23 @@ def train(settings: argparse.Namespace) -> Path:
     Raises FileError, SettingError and ShapeError if files or settings cannot be used.
     """
     import torch
-    from accelerate import Accelerator
 
-    from ..training import load_state, save_state
     from .fit import adapter_of, fit_amg
     from .loading import load_amg, save_adapter
 
-    accelerator = Accelerator()
-    device = accelerator.device
+    processes = Processes()
     amg = load_amg(
         settings.model, getattr(torch, settings.dtype), components=settings.components, adapter=settings.adapter
     )
-    with accelerator.local_main_process_first():
-        clips, null_text = _read_clips(settings, amg, device, accelerator.print)
-    checkpoint = settings.output.with_suffix(".checkpoint.safetensors")
-    resumed = None
-    if checkpoint.is_file() and not settings.no_resume:
-        resumed = load_state(checkpoint)[0]
-        accelerator.print(f"resuming at step {resumed.steps_done}")
-
-    def on_step(index, loss, take_state):
-        mean = accelerator.reduce(torch.tensor(loss, device=device), "mean").item()
-        accelerator.print(f"step {index + 1}/{settings.steps} loss {mean:.4f}")
-        if accelerator.is_main_process and (index + 1) % settings.checkpoint_every == 0:
-            save_state(take_state(), checkpoint, {})
-
-    amg.unet.to(device)
-    state = fit_amg(
-        amg,
-        clips.draw,
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
-        device=device,
-        batch_size=settings.batch_size,
-        rank=settings.rank,
-        null_text=null_text,
-        caption_dropout=settings.caption_dropout,
-        gradient_checkpointing=device.type != "cpu",
-        resume=resumed,
-        on_step=on_step,
-        wrap=accelerator.prepare_model if accelerator.num_processes > 1 else None,
-        shard=(accelerator.process_index, accelerator.num_processes),
+    with processes.one_first():
+        clips, null_text = _read_clips(settings, amg, processes.device, processes.say)
+    amg.unet.to(processes.device)
+    fit = partial(
+        fit_amg, amg, clips.draw, rank=settings.rank, null_text=null_text, caption_dropout=settings.caption_dropout
     )
-    if accelerator.is_main_process:
-        save_state(state, checkpoint, {})
-        save_adapter(adapter_of(state), settings.output, {"steps": state.steps_done, "seed": settings.seed})
-        accelerator.print(f"saved {settings.output}")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    state = processes.train(settings, fit)
+    metadata = {"steps": state.steps_done, "seed": settings.seed}
+    processes.finish(partial(save_adapter, adapter_of(state), settings.output, metadata))
     return settings.output
 
 

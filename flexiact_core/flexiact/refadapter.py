@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..cogvideox.model import base_signature, check_learned_on
 from ..errors import FileError
-from ..modules import share_weights
+from ..modules import add_lora, share_weights
 from ..weight_files import check_keys, read_metadata, read_tensors, without_wrapper, write_tensors
 
 # Released files hold no alpha; the method fixes alpha / rank (rank 64, alpha 32).
@@ -149,22 +149,10 @@ def matrices_by_weight(adapter: RefAdapter) -> dict[str, tuple[Tensor, Tensor]]:
 
 def inject_refadapter(transformer, adapter: RefAdapter, name: str) -> None:
     """Adds the adapter's LoRA layers to a transformer in place, under a peft adapter name."""
-    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.rank * ALPHA_PER_RANK,
-        target_modules=list(PROJECTIONS.values()),
-        init_lora_weights=False,
-    )
-    # peft freezes whatever is no LoRA matrix, and these parameters are shared with the base.
-    trainable = {parameter: parameter.requires_grad for parameter in transformer.parameters()}
-    inject_adapter_in_model(config, transformer, adapter_name=name, low_cpu_mem_usage=True)
-    for parameter, flag in trainable.items():
-        parameter.requires_grad_(flag)
-    # Cloned, so that nothing done to the layers reaches the adapter value.
-    state = {_to_peft_key(key): value.clone() for key, value in adapter.tensors.items()}
-    set_peft_model_state_dict(transformer, state, adapter_name=name, low_cpu_mem_usage=True)
+    add_lora(
+        transformer, name, list(PROJECTIONS.values()), rank=adapter.rank, alpha=adapter.rank * ALPHA_PER_RANK,
+        matrices={_to_peft_key(key): value for key, value in adapter.tensors.items()},
+    )  # fmt: skip
 
 
 def new_refadapter(num_layers: int, rank: int, width: int, seed: int) -> RefAdapter:

@@ -3,7 +3,7 @@ import torch
 from flexiact_core.cogvideox.model import (
     rotary_positions,
 )
-from flexiact_core.modules import share_weights
+from flexiact_core.modules import add_lora, share_weights
 
 
 def seeded(*shape, seed=0):
@@ -48,3 +48,26 @@ def test_what_is_attached_to_a_twin_never_reaches_the_original(base):
 
 def test_a_twin_computes_the_same_bit_for_bit(base):
     assert torch.equal(run(share_weights(base.transformer), 5), run(base.transformer, 5))
+
+
+def test_new_lora_layers_change_nothing_and_ask_nothing_of_the_base(base):
+    twin, state = share_weights(base.transformer), torch.get_rng_state()
+    add_lora(twin, "new", ["attn1.to_q"], rank=2, alpha=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(run(twin, 5), run(base.transformer, 5))
+    assert not any("lora" in name for name, _ in base.transformer.named_parameters())
+    learned = [name for name, parameter in twin.named_parameters() if parameter.requires_grad]
+    assert len(learned) == 2 * base.transformer.config.num_layers and all("to_q.lora_" in name for name in learned)
+
+
+def test_lora_matrices_add_their_product_and_are_copied(base):
+    twin = share_weights(base.transformer)
+    down, up = (torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for shape in ((2, 32), (32, 2)))
+    layer = "transformer_blocks.0.attn1.to_q"
+    names = {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    add_lora(twin, "given", [layer], rank=2, alpha=1, matrices=names)
+    probe, changed = seeded(1, 3, 32), twin.transformer_blocks[0].attn1.to_q
+    expected = base.transformer.transformer_blocks[0].attn1.to_q(probe) + probe @ down.T @ up.T / 2
+    torch.testing.assert_close(changed(probe), expected)
+    down.zero_()
+    torch.testing.assert_close(changed(probe), expected)

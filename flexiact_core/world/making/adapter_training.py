@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,7 +184,7 @@ def build_refadapter(
     from ...cogvideox.model import base_signature
     from ...cogvideox.sampling import make_scheduler
     from ...flexiact.fit import fit_refadapter, refadapter_of
-    from ...flexiact.refadapter import RefAdapter, save_refadapter
+    from ...flexiact.refadapter import save_refadapter
     from ...training import StopTraining
 
     target = shipped.refadapter_path(weights)
@@ -213,9 +214,7 @@ def build_refadapter(
         on_step=on_step,
     )
     learned = refadapter_of(state)
-    half = RefAdapter(
-        {key: value.half() for key, value in learned.tensors.items()}, learned.num_layers, learned.rank, learned.width
-    )
+    half = replace(learned, tensors={key: value.half() for key, value in learned.tensors.items()})
     metadata = {"base": base_signature(base.transformer), "steps": str(state.steps_done)}
     target.parent.mkdir(parents=True, exist_ok=True)
     save_refadapter(half, target, metadata)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...metrics.video import psnr_db
 from ..actions import sample_motion
 from ..render import render_frames, sprite_mask, track_of
 from ..scenes import FRAME_PX, in_any_pose, sample_scene
@@ -127,7 +128,7 @@ def measure_vae(vae, num_clips: int = 16, seed: int = 10**6) -> dict[str, float]
         error = np.square(decoded.clip(0, 1) - frames)
         whole.append(error.mean())
         sprite.append(error[sprite_mask(scene, track_of(scene, motion))].mean())
-    return {"psnr_db": -10 * float(np.log10(np.mean(whole))), "sprite_psnr_db": -10 * float(np.log10(np.mean(sprite)))}
+    return {"psnr_db": psnr_db(np.mean(whole)), "sprite_psnr_db": psnr_db(np.mean(sprite))}
 
 
 def latent_scale(vae, num_clips: int = 32) -> float:
