@@ -1,16 +1,27 @@
 """Lists of clips: CSV files as the authors write them.
 
 A row is: path, start frame, end frame, fps, any further columns, caption. Paths are looked for beside the list and in
-the folders above it, with or without their first part.
+the folders above it, with or without their first part, up to a root that no row can leave: a list may come from
+anywhere. For the same reason no message repeats what a file holds.
 """
 
 from __future__ import annotations
 
 import csv
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .downloads import existing_file
 from .errors import FileError
+
+# The authors' list of 42 000 clips has about 10 MB.
+MAX_LIST_BYTES = 64_000_000
+
+# Of videos; a frame number above is a mistake, too.
+MAX_FPS = 1000.0
+MAX_FRAME = 1e9
 
 
 @dataclass(frozen=True)
@@ -23,55 +34,89 @@ class ListedClip:
     caption: str
 
 
-def read_clip_list(file: Path) -> list[ListedClip]:
-    """The clips of a CSV list, in its order.
+def read_clip_list(file: Path, root: Path | None = None) -> list[ListedClip]:
+    """The clips of a CSV list, in its order; their videos lie inside `root`.
 
-    Raises FileError naming the line if a number cannot be read or a video is not there.
+    Without one, that is the list's own folder; for a list somewhere below a folder named captions, as in the authors'
+    data, the folder that holds that one.
+    Raises FileError naming the line if a number cannot be used or a video is not there.
     """
     file = Path(file)
     clips = []
-    for number, row in enumerate(read_rows(file), start=1):
-        if number == 1 and len(row) > 1 and not _is_number(row[1]):
-            continue
-        if len(row) < 5 or not all(map(_is_number, row[1:4])) or float(row[3]) <= 0:
-            raise FileError(
-                f"{file.name}, line {number}: path, start frame, end frame, fps, ..., caption expected; "
-                f"{row[:5]} found."
-            )
-        start, end, fps = map(float, row[1:4])
-        clips.append(
-            ListedClip(find_listed(row[0], file, number), start / fps, max(0.0, end - start) / fps, row[-1].strip())
-        )
+    for number, row in read_rows(file):
+        if not clips and len(row) > 1 and _to_number(row[1]) is None:
+            continue  # names of columns
+        start, end, fps = _read_numbers(file, number, row)
+        path = find_listed(row[0], file, number, root)
+        clips.append(ListedClip(path, start / fps, (end - start) / fps, row[-1].strip()))
     if not clips:
         raise FileError(f"{file.name}: no clip in the list. Each line names one video.")
     return clips
 
 
-def read_rows(file: Path) -> list[list[str]]:
-    """The lines of a CSV file that are not empty, as texts. Raises FileError if it cannot be read."""
+def read_rows(file: Path) -> list[tuple[int, list[str]]]:
+    """The lines of a CSV file that are not empty, as texts, with their numbers.
+
+    Raises FileError if it is not there, no file, too large, or no CSV in UTF-8.
+    """
+    file = existing_file(file)
+    if file.stat().st_size > MAX_LIST_BYTES:
+        raise FileError(f"{file.name}: a list of more than {MAX_LIST_BYTES // 10**6} MB is not read. Split it.")
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
-            return [row for row in csv.reader(lines) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileError(f"{file.name}: this list cannot be read ({error}). Save it as CSV in UTF-8.") from error
+            reader = csv.reader(lines)
+            return [(reader.line_num, row) for row in reader if row]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise FileError(f"{file.name}: this is no list that can be read. Save it as CSV in UTF-8.") from error
 
 
-def find_listed(listed: str, file: Path, line: int) -> Path:
-    """The file that line `line` of the list `file` names. Raises FileError if it is not there."""
+def find_listed(listed: str, file: Path, line: int, root: Path | None = None) -> Path:
+    """The file that line `line` of the list `file` names, inside root as for read_clip_list().
+
+    Raises FileError if none of that name is there; what lies outside is not looked at.
+    """
+    folder = Path(os.path.abspath(file)).parent
+    root = _own_root(folder) if root is None else Path(os.path.abspath(root))
     path = Path(listed.strip())
     shorter = Path(*path.parts[1:])
-    for folder in file.absolute().parents:
-        for candidate in (folder / path, folder / shorter):
-            if candidate.is_file():
-                return candidate
+    if ".." not in path.parts:
+        for place in (folder, *folder.parents) if folder.is_relative_to(root) else ():
+            for candidate in (place / path, place / shorter):
+                if candidate.is_relative_to(root) and os.path.isfile(candidate):
+                    return candidate
+            if place == root:
+                break
     raise FileError(
-        f"{file.name}, line {line}: {listed} is not there, beside the list or in a folder above it. Correct the path."
+        f"{file.name}, line {line}: the file of its first column is not there, beside the list or in a folder above it "
+        f"up to '{root.name}'. Correct the path."
     )
 
 
-def _is_number(text: str) -> bool:
+def _own_root(folder: Path) -> Path:
+    return next((place.parent for place in (folder, *folder.parents) if place.name == "captions"), folder)
+
+
+def _read_numbers(file: Path, line: int, row: list[str]) -> tuple[float, float, float]:
+    where = f"{file.name}, line {line}: "
+    if len(row) < 5:
+        raise FileError(
+            f"{where}path, start frame, end frame, fps, ..., caption expected; {len(row)} columns found. Add what is "
+            "missing."
+        )
+    start, end, fps = (_to_number(text) for text in row[1:4])
+    if start is None or end is None or fps is None:
+        raise FileError(f"{where}start frame, end frame and fps must be numbers. Correct the columns 2 to 4.")
+    if not (0 <= start < end <= MAX_FRAME and 0 < fps <= MAX_FPS):
+        raise FileError(
+            f"{where}0 <= start frame < end frame and an fps above 0, up to {MAX_FPS:.0f}, are needed. Correct the "
+            "columns 2 to 4."
+        )
+    return start, end, fps
+
+
+def _to_number(text: str) -> float | None:
     try:
-        float(text)
+        number = float(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return number if math.isfinite(number) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..flexiact_core.act_vae.loading import ACTVAE
 
 MODELS = folders.ModelFolder("act_vae", released="the authors' archive, named at github.com/xiaogang00/ACT-VAE")
+IN_A_FOLDER = "in ComfyUI's input folder or in a model folder."
 CATEGORY = "FlexiAct/poses"
 PEOPLE = ("largest", "leftmost", *map(str, range(16)))
 # P2I's widest layer at 128 px, for a few pictures at once.
@@ -46,10 +48,7 @@ def find_models() -> dict[str, Path]:
     """The files and folders of models/act_vae that can be loaded, by name; what ships with the pack last."""
     from ..flexiact_core.act_vae.loading import find_models
 
-    found: dict[str, Path] = {}
-    for root in MODELS.roots():
-        found = find_models(root) | found
-    return found
+    return dict(ChainMap(*map(find_models, MODELS.roots())))
 
 
 def action_input(tooltip: str):
@@ -85,6 +84,10 @@ class LoadACTVAE(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model):
         return folders.check_listed(model, find_models(), MODELS.missing(model))
+
+    @classmethod
+    def fingerprint_inputs(cls, model=None, **_):
+        return folders.files_state(find_models().get(model))
 
     @classmethod
     def execute(cls, model) -> io.NodeOutput:
@@ -261,18 +264,20 @@ class CompareACTVAERow(io.ComfyNode):
             inputs=[
                 ActVaeSocket.Input("act_vae", tooltip="A model whose files hold a pose-to-image network."),
                 io.String.Input(
-                    "list_file", default="testing_pair_penn5.txt",
-                    tooltip="The authors' list, in ComfyUI's input folder or with its full path.",
+                    "list_file", default="testing_pair_penn5.txt", tooltip="The authors' list, " + IN_A_FOLDER
                 ),
                 io.String.Input(
-                    "pictures_folder", default="frames",
-                    tooltip="The folder that holds NNNN/NNNNNN.jpg, in ComfyUI's input folder or with its full path.",
+                    "pictures_folder", default="frames", tooltip="The folder that holds NNNN/NNNNNN.jpg, " + IN_A_FOLDER
                 ),
                 io.Int.Input("row", default=1, min=1, max=1000000, tooltip="Line of the list, from 1."),
                 inputs.seed("Fixes the course of the action."),
             ],  # fmt: skip
             outputs=[io.Image.Output(display_name="picture", tooltip="Three rows: true, predicted, generated.")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, list_file=None, **_):
+        return folders.input_state(list_file)
 
     @classmethod
     def execute(cls, act_vae: LoadedACTVAE, list_file, pictures_folder, row, seed) -> io.NodeOutput:

@@ -40,7 +40,7 @@ class TrainACTVAE(io.ComfyNode):
                 io.String.Input(
                     "data", default="",
                     tooltip=(
-                        "In ComfyUI's input folder or with its full path: a folder with a folder of POSE_KEYPOINT "
+                        "In ComfyUI's input folder or in a model folder: a folder with a folder of POSE_KEYPOINT "
                         ".json files for each action, Penn Action's labels (.mat), or the authors' list. Empty: "
                         "figures."
                     ),
@@ -95,8 +95,8 @@ class TrainACTVAE(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **widgets):
-        return changes_while_unfinished(MODELS, **widgets)
+    def fingerprint_inputs(cls, data=None, **widgets):
+        return f"{changes_while_unfinished(MODELS, **widgets)}{folders.input_state(data)}"
 
     @classmethod
     def check_lazy_status(cls, steps, learning_rate, batch_size, **inputs):

@@ -99,6 +99,12 @@ class LoadAMG(io.ComfyNode):
         return FILES.missing(missing[0]) if missing else True
 
     @classmethod
+    def fingerprint_inputs(cls, model=None, adapter=None, components=None, zero_text=None, **_):
+        source = find_models().get(model)
+        parts = find_components().values() if components == AUTO else (find_components().get(components),)
+        return folders.files_state(source, find_adapters().get(adapter), find_tensors().get(zero_text), *parts)
+
+    @classmethod
     def execute(cls, model, adapter, components, zero_text, dtype, clip=None, vae=None) -> io.NodeOutput:
         from ..flexiact_core.amg.loading import load_amg
         from ..flexiact_core.amg.rehearsal import LABEL, make_small_amg
@@ -247,7 +253,7 @@ class LoadAMGDemoFolder(io.ComfyNode):
                     "folder",
                     tooltip=(
                         "change_background, change_motion or move_camera of the authors' _demo_data, in ComfyUI's "
-                        "input folder or with its full path."
+                        "input folder or in a model folder."
                     ),
                 ),
                 io.Int.Input(
@@ -281,9 +287,8 @@ class LoadAMGDemoFolder(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder, **_):
-        path = folders.input_path(folder)
-        return path.stat().st_mtime_ns if path.is_dir() else ""
+    def fingerprint_inputs(cls, folder=None, **_):
+        return folders.input_state(folder)
 
     @classmethod
     def execute(cls, folder, start, step, num_frames) -> io.NodeOutput:

@@ -44,7 +44,7 @@ class TrainAMG(io.ComfyNode):
                 io.String.Input(
                     "clips",
                     tooltip=(
-                        "Folder in ComfyUI's input folder or with its full path: pairs (video/NAME.mp4, "
+                        "Folder in ComfyUI's input folder or in a model folder: pairs (video/NAME.mp4, "
                         "avatar/NAME.mp4 and the caption in video/NAME.txt), or the authors' layout "
                         "(images_feature, hg_images_feature, captions_y)."
                     ),
@@ -96,8 +96,8 @@ class TrainAMG(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **widgets):
-        return changes_while_unfinished(FILES, **widgets)
+    def fingerprint_inputs(cls, clips=None, **widgets):
+        return f"{changes_while_unfinished(FILES, **widgets)}{folders.input_state(clips)}"
 
     @classmethod
     def check_lazy_status(cls, clips, steps, learning_rate, batch_size, model=None, **_):

@@ -107,6 +107,14 @@ class LoadCogVideoXI2V(io.ComfyNode):
         return next((answer for answer in answers if answer is not True), True)
 
     @classmethod
+    def fingerprint_inputs(cls, model=None, components=None, text_encoder=None, vae=None, **_):
+        bases = find_bases()
+        # A single file takes the rest from a folder of the list.
+        folder = [bases.get(components)] if components != SAME_FOLDER else find_base_folders().values()
+        parts = find_text_encoders().get(text_encoder), find_vaes().get(vae)
+        return folders.files_state(bases.get(model), *folder, *parts)
+
+    @classmethod
     def execute(
         cls, model, components, dtype, weights=AS_STORED, text_encoder=FROM_COMPONENTS, vae=FROM_COMPONENTS
     ) -> io.NodeOutput:

@@ -57,6 +57,10 @@ class ApplyRefAdapter(io.ComfyNode):
         return folders.check_weights(FILES, adapter_file)
 
     @classmethod
+    def fingerprint_inputs(cls, adapter_file=None, **_):
+        return folders.files_state(folders.find_files(FILES).get(adapter_file))
+
+    @classmethod
     def execute(cls, model: BaseModel, adapter_file, weight) -> io.NodeOutput:
         from ..flexiact_core.flexiact.refadapter import check_refadapter, load_refadapter
 
@@ -104,6 +108,10 @@ class LoadFAEEmbedding(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, fae_file):
         return folders.check_weights(FILES, fae_file)
+
+    @classmethod
+    def fingerprint_inputs(cls, fae_file=None, **_):
+        return folders.files_state(folders.find_files(FILES).get(fae_file))
 
     @classmethod
     def execute(cls, fae_file, strength, fae: WeightedFAEs = ()) -> io.NodeOutput:

@@ -181,6 +181,19 @@ class LoadReleasedAction(io.ComfyNode):
         return folders.check_listed(action, find_released_actions(), BENCHMARK.missing(action))
 
     @classmethod
+    def fingerprint_inputs(cls, action=None, **_):
+        from ..flexiact_core.errors import FileError
+        from ..flexiact_core.flexiact.released import read_released_action
+
+        folder = find_released_actions().get(action)
+        try:
+            released = read_released_action(folder) if folder else None
+        except FileError:
+            return folders.files_state(folder)
+        videos = [clip.path for clip in released.clips] if released else []
+        return folders.files_state(folder, *videos, *(path for path, _ in (released.targets if released else ())))
+
+    @classmethod
     def execute(cls, model: BaseModel, action, seed) -> io.NodeOutput:
         from ..flexiact_core.flexiact.released import read_released_action
         from ..flexiact_core.plots import tile_videos

@@ -149,8 +149,8 @@ class TrainRefAdapter(io.ComfyNode):
                 io.String.Input(
                     "clip_list",
                     tooltip=(
-                        "CSV file of the videos, in ComfyUI's input folder or with its full path. Each line: path, "
-                        "start frame, end frame, fps, ..., caption."
+                        "CSV file of the videos, in ComfyUI's input folder or a model folder. Each line: path, start "
+                        "frame, end frame, fps, ..., caption; the videos lie in that folder, too."
                     ),
                 ),
                 inputs.result_name("my_refadapter", "adapter"),
@@ -178,8 +178,16 @@ class TrainRefAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **widgets):
-        return changes_while_unfinished(FILES, **widgets)
+    def fingerprint_inputs(cls, clip_list=None, **widgets):
+        from ..flexiact_core.clip_lists import read_clip_list
+        from ..flexiact_core.errors import FileError
+
+        unfinished, listed = changes_while_unfinished(FILES, **widgets), folders.input_state(clip_list)
+        try:
+            videos = {clip.path for clip in read_clip_list(*folders.input_file(clip_list))} if clip_list else ()
+        except FileError:  # said when the node runs
+            videos = ()
+        return f"{unfinished}{listed}{folders.files_state(*sorted(videos))}"
 
     @classmethod
     def check_lazy_status(cls, clip_list, steps, learning_rate, batch_size, **lazy):
@@ -187,7 +195,7 @@ class TrainRefAdapter(io.ComfyNode):
         from ..flexiact_core.training import check_training_settings
 
         check_training_settings(steps, learning_rate, batch_size)
-        read_clip_list(folders.input_path(clip_list))
+        read_clip_list(*folders.input_file(clip_list))
         return not_computed(lazy)
 
     @classmethod
@@ -195,7 +203,7 @@ class TrainRefAdapter(io.ComfyNode):
         from ..flexiact_core.clip_lists import read_clip_list
         from ..flexiact_core.plots import draw_loss
 
-        clips = read_clip_list(folders.input_path(clip_list))
+        clips = read_clip_list(*folders.input_file(clip_list))
         adapter, state = train_refadapter(model, clips, rank, Plan(**settings))
         return io.NodeOutput(model.with_adapter(adapter, 1.0), draw_loss(state.losses))
 
@@ -272,7 +280,6 @@ def train_refadapter(
     model: BaseModel, clips: Sequence[ListedClip], rank: int, plan: Plan
 ) -> tuple[RefAdapter, TrainingState]:
     """A RefAdapter learned from the listed clips and saved, and the state that the training came to."""
-    from ..flexiact_core.cogvideox.encodings import encoded_file
     from ..flexiact_core.cogvideox.model import base_signature
     from ..flexiact_core.flexiact.fit import refadapter_fit, refadapter_of
     from ..flexiact_core.flexiact.refadapter import save_refadapter
@@ -280,9 +287,8 @@ def train_refadapter(
     base = model.base
     signature = base_signature(base.transformer)
     folder = folders.training_folder(FILES) / "clips" / signature
-    encoded = encode_list(model, clips, folder)
-    names = sorted(encoded_file(clip, folder).name for clip in clips)
-    identity = {"base": signature, "clips": names, "rank": rank}
+    encoded = encode_list(model, clips, folder, plan.seed)
+    identity = {"base": signature, "clips": sorted(file.name for file in encoded.files), "rank": rank}
     num_learned = _layer_rows(model) * 4 * 2 * rank
     training = Training(FILES, plan, identity, "refadapter", num_learned)
     shape = encoded.draw(encodings.generator(0)).video.mean.shape
@@ -295,10 +301,10 @@ def train_refadapter(
     return adapter, state
 
 
-def encode_list(model: BaseModel, clips: Sequence[ListedClip], folder: Path) -> EncodedClips:
+def encode_list(model: BaseModel, clips: Sequence[ListedClip], folder: Path, seed: int) -> EncodedClips:
     """The listed clips, encoded into files in `folder` that are kept, so that a training that goes on does not do it
     again. Raises FileError and ShapeError as encode_listed_clips() does."""
-    from ..flexiact_core.cogvideox.encodings import encode_listed_clips
+    from ..flexiact_core.cogvideox.encodings import encode_listed_clips, module_digest
     from ..flexiact_core.cogvideox.memory import encode_bytes
     from ..flexiact_core.cogvideox.model import clip_format
 
@@ -309,8 +315,8 @@ def encode_list(model: BaseModel, clips: Sequence[ListedClip], folder: Path) -> 
         model.vae, encode_bytes(model.base, form.max_frames, form.height_px, form.width_px)
     ) as device:
         return encode_listed_clips(
-            model.base.vae, clips, folder, captions.__getitem__, form=form, device=device,
-            on_clip=lambda index: bar.step(index + 1),
+            model.base.vae, clips, folder, captions.__getitem__, form=form, device=device, seed=seed,
+            made_with=module_digest(model.base.text_encoder), on_clip=lambda index: bar.step(index + 1),
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ D text width.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,14 @@ from torch import Tensor
 
 from ..clip_lists import ListedClip
 from ..clips import ClipFormat, select_window
+from ..errors import FileError
 from ..video import to_model_pixels
 from ..video_files import read_video
 from ..weight_files import read_tensors, write_tensors
 from .model import Posterior, condition_scale, encode_pixels
+
+# Of a large file, read at each of 64 places.
+DIGEST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +91,39 @@ class EncodedClips:
         )
 
 
-def encoded_file(clip: ListedClip, folder: Path) -> Path:
-    """Where the encoding of a clip lies; another one for another file, stretch or caption."""
-    stat = clip.path.stat()
-    identity = f"{clip.path.name}|{stat.st_size}|{clip.start}|{clip.duration}|{clip.caption}"
+def encoded_file(clip: ListedClip, folder: Path, made_with: str = "") -> Path:
+    """Where the encoding of a clip lies; another one for another content, stretch, caption, or way to make it."""
+    identity = f"{content_digest(clip.path)}|{clip.start}|{clip.duration}|{clip.caption}|{made_with}"
     return Path(folder) / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
+
+
+def content_digest(path: Path) -> str:
+    """A short name for what a file holds; of one above 64 MB for its size and 64 stretches of it, evenly spread.
+
+    Raises FileError if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            contents = hashlib.sha256(str(size).encode())
+            for index in range(64):
+                if size > 64 * DIGEST_BYTES:
+                    file.seek((size - DIGEST_BYTES) * index // 63)
+                contents.update(file.read(DIGEST_BYTES))
+    except OSError as error:
+        raise FileError(f"{Path(path).name}: this file cannot be read ({error.strerror}). Check the list.") from error
+    return contents.hexdigest()
+
+
+def module_digest(module: torch.nn.Module) -> str:
+    """A short name for the weights of a module: their names, shapes, and some values of each."""
+    contents = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().reshape(-1)
+        middle = len(values) // 2
+        some = torch.cat([values[:64], values[middle : middle + 64], values[-64:]]).float().cpu()
+        contents.update(f"{name} {tuple(tensor.shape)}".encode() + some.contiguous().numpy().tobytes())
+    return contents.hexdigest()
 
 
 def encode_listed_clips(
@@ -103,19 +136,24 @@ def encode_listed_clips(
     device: torch.device,
     images_per_clip: int = 8,
     seed: int = 0,
+    made_with: str = "",
     on_clip: Callable[[int], None] | None = None,
 ) -> EncodedClips:
     """The clips, encoded into files in `folder`; those that are there already are left as they are.
 
     Of each clip one stretch of the form's length, at a random place, and some of its frames, at random, as condition
-    images. encode_caption gives embeddings (1, S, D). on_clip is called after each clip with its index.
+    images. encode_caption gives embeddings (1, S, D); made_with names what it works with, such as module_digest() of a
+    text encoder. on_clip is called after each clip with its index.
+    An encoding is known by the clip's content, stretch and caption, by the VAE, the form, the seed and made_with.
     Raises FileError and ShapeError if a video cannot be read or is too short.
     """
     files = []
+    way = f"{module_digest(vae)}|{form}|{images_per_clip}|{seed}|{made_with}"
     for index, clip in enumerate(clips):
-        file = encoded_file(clip, folder)
+        file = encoded_file(clip, folder, way)
         if not file.is_file():
-            generator = torch.Generator().manual_seed(seed + index)
+            # By what it is, and not by its place in the list: the same clip in another list is the same encoding.
+            generator = torch.Generator().manual_seed(int(file.stem, 16) >> 1)
             frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=form.size_px)
             window = select_window(frames, form, generator) / 255
             picked = torch.randperm(len(window), generator=generator)[:images_per_clip]

@@ -33,7 +33,7 @@ def read_released_action(folder: Path) -> ReleasedAction:
         clips=tuple(read_clip_list(folder / "crop.csv")),
         targets=tuple(
             (find_listed(row[0], targets, number), row[-1].strip())
-            for number, row in enumerate(listed, start=1)
+            for number, row in listed
             if len(row) > 1 and not (number == 1 and row[0].strip().lower() == "path")
         ),
     )

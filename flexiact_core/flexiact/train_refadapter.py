@@ -44,7 +44,8 @@ def train(settings: argparse.Namespace) -> Path:
     from .refadapter import save_refadapter
 
     processes = Processes()
-    clips = read_clip_list(settings.data)
+    # Who runs this may read what they name: anything on this disk.
+    clips = read_clip_list(settings.data, root=Path(settings.data.absolute().anchor))
     base = load_base(settings.base, settings.base, getattr(torch, settings.dtype))
     with processes.one_first():
         encoded = encode_once(base, clips, settings, processes)
@@ -59,7 +60,7 @@ def encode_once(
     base: CogVideoXI2V, clips: list[ListedClip], settings: argparse.Namespace, processes: Processes
 ) -> EncodedClips:
     """The clips, encoded into files that are kept; the encoders leave the device again."""
-    from ..cogvideox.encodings import encode_listed_clips
+    from ..cogvideox.encodings import encode_listed_clips, module_digest
     from ..cogvideox.model import clip_format, encode_prompt
 
     device, length = processes.device, base.transformer.config.max_text_seq_length
@@ -77,6 +78,7 @@ def encode_once(
         captions.__getitem__,
         form=clip_format(base),
         device=device,
+        made_with=module_digest(base.text_encoder),
         seed=settings.seed,
         on_clip=lambda index: processes.say(f"encoded {index + 1} of {len(clips)} clips"),
     )

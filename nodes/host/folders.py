@@ -137,8 +137,51 @@ def shown(path: Path) -> str:
 
 
 def input_path(name: str) -> Path:
-    """A file named with its full path, or in ComfyUI's input folder."""
-    return Path(folder_paths.get_input_directory()) / name.strip()
+    """A file or folder in ComfyUI's input folder, or with its full path in a model folder. Whether it is there, is not
+    asked. Raises FileError for any other place."""
+    return input_file(name)[0]
+
+
+def input_file(name: str) -> tuple[Path, Path]:
+    """As input_path(), and the folder, of those that may be read, that it lies in.
+
+    Whoever may queue a prompt names these files, and may sit at another machine; which folders there are is up to the
+    owner of this one, by ComfyUI's --input-directory and extra_model_paths.yaml.
+    """
+    roots = [folder_paths.get_input_directory()]
+    for kind in folder_paths.folder_names_and_paths:
+        roots += _roots(kind) if kind != "custom_nodes" else []
+    path = Path(os.path.normpath(os.path.join(os.path.abspath(roots[0]), name.strip())))
+    for root in (Path(os.path.abspath(root)) for root in roots):
+        if "\0" not in name and path.is_relative_to(root):
+            return path, root
+    raise FileError(
+        f"{path.name[:100]}: only files in ComfyUI's input folder and in model folders are read. Put it there; the "
+        "machine's owner can name further model folders in extra_model_paths.yaml."
+    )
+
+
+def input_state(name: str | None) -> str:
+    """As files_state(), of what input_path() gives; '' for a name that is empty or not known yet."""
+    if not name or not name.strip():
+        return ""
+    try:
+        return files_state(input_path(name))
+    except FileError:
+        return ""
+
+
+def files_state(*paths: Path | None) -> str:
+    """For fingerprint_inputs: another value when one of these files, or any in these folders, has changed.
+
+    Never raises: what is not there has a value, too.
+    """
+    contents = hashlib.sha256()
+    for path in filter(None, paths):
+        files = [file for _, _, files in walk_files(path) for file in files] if os.path.isdir(path) else [path]
+        for file in files:
+            contents.update(f"{file}|{_stamp(file)}|".encode(errors="replace"))
+    return contents.hexdigest()
 
 
 def digest(identity: dict) -> str:
@@ -161,3 +204,11 @@ def pack_version() -> str:
 
 def _roots(name: str) -> list[str]:
     return folder_paths.folder_names_and_paths[name][0]
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns

@@ -7,6 +7,13 @@ import shutil
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def readable(tmp_path_factory, monkeypatch):
+    """ComfyUI's input folder is the one that holds all folders of these tests: nodes read nothing beside it."""
+    folder_paths = pytest.importorskip("folder_paths", reason="needs ComfyUI: run `make test`")
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path_factory.getbasetemp()))
+
+
 @pytest.fixture
 def model_folders(tmp_path, monkeypatch):
     """The folder that holds every model folder of the pack; ComfyUI knows no other."""

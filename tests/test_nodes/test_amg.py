@@ -358,7 +358,7 @@ def test_a_training_saves_an_adapter_that_load_amg_puts_on_its_base(model, data,
 def test_a_training_that_was_stopped_goes_on_where_it_was(model, data, in_folder):
     whole = train(model, data)[0].amg.adapter.tensors()
     train(model, data, name="parts", steps=2)
-    assert TrainAMG.fingerprint_inputs("parts", 3, True) != ""
+    assert TrainAMG.fingerprint_inputs(name="parts", steps=3, resume=True) != ""
     parts = train(model, data, name="parts")[0].amg.adapter.tensors()
     assert all(torch.equal(parts[key], whole[key]) for key in whole)
 

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from flexiact_core.cogvideox.encodings import encode_clips, encode_listed_clips
+from flexiact_core.clip_lists import ListedClip
+from flexiact_core.cogvideox.encodings import (
+    content_digest,
+    encode_clips,
+    encode_listed_clips,
+    encoded_file,
+    module_digest,
+)
 from flexiact_core.cogvideox.loading import load_base
 from flexiact_core.cogvideox.model import clip_format, encode_pixels
 from flexiact_core.flexiact.released import find_released_actions, read_released_action
@@ -70,3 +77,82 @@ def test_condition_images_are_frames_from_all_over_the_clip(benchmark, small_bas
     generator = torch.Generator().manual_seed(0)
     means = {round(data.draw(generator).image.mean.sum().item(), 3) for _ in range(40)}
     assert len(means) == 8
+
+
+def test_an_encoding_is_known_by_what_the_clip_holds(tmp_path):
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a" / "clip.mp4").write_bytes(b"A" * 1000)
+    (tmp_path / "b" / "clip.mp4").write_bytes(b"B" * 1000)
+    (tmp_path / "c" / "moved.mp4").write_bytes(b"A" * 1000)
+
+    def encoding(name, start=0, duration=0, caption="x", **how):
+        return encoded_file(ListedClip(tmp_path / name, start, duration, caption), tmp_path, **how)
+
+    first = encoding("a/clip.mp4")
+    assert encoding("c/moved.mp4") == first
+    others = [
+        encoding("b/clip.mp4"), encoding("a/clip.mp4", start=1), encoding("a/clip.mp4", duration=1),
+        encoding("a/clip.mp4", caption="y"), encoding("a/clip.mp4", made_with="another VAE"),
+    ]  # fmt: skip
+    (tmp_path / "a" / "clip.mp4").write_bytes(b"C" * 1000)
+    assert len({first, *others, encoding("a/clip.mp4")}) == 7
+
+
+def test_a_large_file_is_known_by_stretches_from_its_start_to_its_end(tmp_path):
+    file = tmp_path / "a.mp4"
+    with file.open("wb") as large:
+        large.truncate(300 << 20)
+    seen = {content_digest(file)}
+    for place in (0, 150 << 20, (300 << 20) - 1):
+        with file.open("rb+") as large:
+            large.seek(place)
+            large.write(b"x" * (1 if place > 200 << 20 else 5 << 20))
+        seen.add(content_digest(file))
+    assert len(seen) == 4
+
+
+def test_a_vae_is_known_by_its_weights(base):
+    from copy import deepcopy
+
+    other = deepcopy(base.vae)
+    assert module_digest(other) == module_digest(base.vae)
+    with torch.no_grad():
+        other.encoder.conv_in.conv.weight.mul_(1.01)
+    assert module_digest(other) != module_digest(base.vae)
+
+
+def test_another_vae_size_seed_or_text_encoder_makes_encodings_of_its_own(benchmark, base, tmp_path):
+    from copy import deepcopy
+    from dataclasses import replace
+
+    clips = read_released_action(find_released_actions(benchmark)["human/rotate"]).clips[:1]
+    form = replace(clip_format(base), max_frames=9)
+    other = deepcopy(base.vae)
+    with torch.no_grad():
+        other.encoder.conv_in.conv.weight.mul_(2)
+
+    def encode(vae=base.vae, form=form, **how):
+        caption = lambda _: torch.zeros(1, 2, 2)  # noqa: E731
+        data = encode_listed_clips(vae, clips, tmp_path, caption, form=form, device=CPU, images_per_clip=1, **how)
+        return data.files[0], data.draw(torch.Generator().manual_seed(0)).video.mean
+
+    first = encode()
+    assert encode()[0] == first[0]
+    files = [encode(other)[0], encode(form=replace(form, width_px=32))[0], encode(seed=1)[0], encode(made_with="b")[0]]
+    assert len({first[0], *files}) == 5
+    assert not torch.equal(encode(other)[1], first[1])
+    assert encode(form=replace(form, width_px=32))[1].shape[-1] == 4
+
+
+def test_a_clips_encoding_does_not_depend_on_its_place_in_the_list(benchmark, base, tmp_path):
+    clips = read_released_action(find_released_actions(benchmark)["human/rotate"]).clips
+
+    def encode(clips, folder):
+        caption = lambda _: torch.zeros(1, 2, 2)  # noqa: E731
+        data = encode_listed_clips(
+            base.vae, clips, tmp_path / folder, caption, form=clip_format(base), device=CPU, images_per_clip=1
+        )
+        return {file.name: file.read_bytes() for file in data.files}
+
+    assert encode(clips, "a") == encode(clips[::-1], "b")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from small_models import make_fae, make_refadapter
 
@@ -132,8 +134,49 @@ def test_settings_have_one_name_whatever_their_order_and_another_for_each_change
     assert folders.digest({"a": 1}) != folders.digest({"a": 2})
 
 
-def test_an_input_file_lies_in_comfyuis_folder_or_where_its_full_path_says(tmp_path):
+@pytest.fixture
+def input_folder(tmp_path, monkeypatch):
     import folder_paths
 
-    assert str(folders.input_path(" clips.csv ")).startswith(folder_paths.get_input_directory())
-    assert folders.input_path(str(tmp_path / "clips.csv")) == tmp_path / "clips.csv"
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
+    return tmp_path / "input"
+
+
+def test_a_file_to_read_lies_in_the_input_folder_or_in_a_model_folder(input_folder, roots):
+    assert folders.input_file(" deep/clips.csv ") == (input_folder / "deep" / "clips.csv", input_folder)
+    assert folders.input_file(str(roots[1] / "clips.csv")) == (roots[1] / "clips.csv", roots[1])
+    assert folders.input_path("a/../clips.csv") == input_folder / "clips.csv"
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../secret.csv", "a/../../secret.csv", "/proc/self/environ", "a\0b", "../input2/x.csv"]
+)
+@pytest.mark.usefixtures("roots", "input_folder")
+def test_no_other_place_can_be_named(name, tmp_path):
+    with pytest.raises(FileError, match="only files in ComfyUI's input folder and in model folders") as refused:
+        folders.input_path(name)
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_the_state_of_files_changes_with_them(tmp_path):
+    (tmp_path / "base" / "deep").mkdir(parents=True)
+    file, deep = tmp_path / "a.safetensors", tmp_path / "base" / "deep" / "b.json"
+    states = [folders.files_state(file, tmp_path / "base", None)]
+    for change in (
+        lambda: file.write_bytes(b"one"),
+        lambda: file.write_bytes(b"three"),
+        lambda: os.utime(file, ns=(1, 1)),
+        lambda: deep.write_bytes(b"{}"),
+        lambda: deep.unlink(),
+        lambda: file.unlink(),
+    ):
+        before = folders.files_state(file, tmp_path / "base", None)
+        change()
+        states.append(folders.files_state(file, tmp_path / "base", None))
+        assert states[-1] != before
+    assert states[-1] == states[0]
+
+
+@pytest.mark.parametrize("name", [None, "", " ", "/etc/passwd", "gone.csv", "a\0b", "x" * 5000])
+def test_the_state_of_a_named_file_never_raises(input_folder, name):
+    assert isinstance(folders.input_state(name), str)
