@@ -78,7 +78,7 @@ def row(name: str, seconds: float, covered: str = "", memory: int | None = None)
 
 
 def main() -> None:
-    """Nothing, once the table is printed."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")

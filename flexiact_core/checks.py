@@ -23,7 +23,7 @@ def check_number(name: str, value: float, low: float = -math.inf, high: float = 
 
 
 def check_numbers(**values: float) -> None:
-    """Nothing, if all values are finite numbers. Raises SettingError naming the first that is not."""
+    """Passes if all values are finite numbers. Raises SettingError naming the first that is not."""
     for name, value in values.items():
         check_number(name, value)
 

@@ -15,7 +15,9 @@ from .training import Checkpoint, TrainingState, follow
 DTYPES = ("bfloat16", "float16", "float32")
 
 
-def training_parser(description: str, result: str, *, learning_rate: float, rank: int, batch: str):
+def training_parser(
+    description: str, result: str, *, learning_rate: float, rank: int, batch: str
+) -> argparse.ArgumentParser:
     """A parser of the settings that all these trainings have; `result` is what they write, `batch` what one takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--output", type=Path, required=True, help=f".safetensors file of the {result} to write")
@@ -57,7 +59,7 @@ class Processes:
             self.say(f"resuming at step {resumed.steps_done}")
         accelerator, is_first = self.accelerator, self.accelerator.is_main_process
 
-        def report(index, loss, take_state):
+        def report(index: int, loss: float, take_state: Callable[[], TrainingState]) -> None:
             mean = accelerator.reduce(torch.tensor(loss, device=self.device), "mean").item()
             self.say(f"step {index + 1}/{settings.steps} loss {mean:.4f}")
 

@@ -123,7 +123,7 @@ def attend(
     return F.scaled_dot_product_attention(query, key, value, attn_mask=key_bias)
 
 
-def kernel_with_lse(query, key, value) -> Callable[..., tuple[Tensor, Tensor]] | None:
+def kernel_with_lse(query: Tensor, key: Tensor, value: Tensor) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """A kernel that computes attend() and the logarithm (B, H, Nq) of each row's softmax sum, in float32.
 
     It is the one that plain attention would run here, so that a bias on some keys costs no slower one and a chosen
@@ -139,12 +139,12 @@ def kernel_with_lse(query, key, value) -> Callable[..., tuple[Tensor, Tensor]] |
     return None
 
 
-def _flash_on_cpu(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _flash_on_cpu(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
     mask = None if key_bias is None else key_bias.to(query.dtype).expand(1, 1, 1, -1)
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=mask)
 
 
-def _efficient(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _efficient(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
     if key_bias is not None:
         # The kernel reads eight values at a time, also past the last one.
         padded = F.pad(key_bias.to(query.dtype), (0, -len(key_bias) % 8))
@@ -153,13 +153,13 @@ def _efficient(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tens
     return attended, lse[:, :, : query.shape[2]]  # the kernel rounds the number of rows up
 
 
-def _flash(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _flash(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
     if key_bias is not None:
         return _efficient(query, key, value, key_bias)
     return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[:2]
 
 
-def _cudnn(query, key, value, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _cudnn(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None) -> tuple[Tensor, Tensor]:
     if key_bias is not None:
         return _efficient(query, key, value, key_bias)
     attended, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(query, key, value, None, True)

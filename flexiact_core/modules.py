@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+AnyModule = TypeVar("AnyModule", bound=torch.nn.Module)
 
-def share_weights(module: torch.nn.Module) -> torch.nn.Module:
+
+def share_weights(module: AnyModule) -> AnyModule:
     """A second tree of modules over the same weights: containers are new, leaves and parameters are shared.
 
     What is attached to the new tree (processors, adapters, hooks on containers) never reaches the old one.

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BACKGROUND, GRID, TEXT = (24, 26, 30), (58, 62, 70), (200, 204, 210)
 LINES = ((120, 200, 255), (255, 180, 90), (140, 230, 140), (240, 130, 180))
@@ -130,7 +134,7 @@ def draw_heat_map(
     return to_tensor(image)
 
 
-def to_tensor(image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """A picture (1, H, W, 3) in 0..1 from a PIL image in RGB."""
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(1, image.height, image.width, 3) / 255

@@ -65,7 +65,7 @@ def show_frame(frame, display: Display, size: tuple[int, int] | None = None) -> 
 
 
 def check_source_size(width_px: int, height_px: int) -> None:
-    """Nothing, if frames of this size can be read. Raises SettingError otherwise, before memory is taken for them."""
+    """Passes if frames of this size can be read. Raises SettingError otherwise, before memory is taken for them."""
     if width_px * height_px > MAX_SOURCE_PIXELS:
         raise SettingError(
             f"{width_px}x{height_px} pixels: at most {MAX_SOURCE_PIXELS} pixels a frame (8192x4608) are read. Scale "

@@ -218,7 +218,13 @@ def descend(
     return take_state()
 
 
-def _update(parameters, keys: Sequence[str], optimizer, recipe: Recipe, learning_rate: float) -> None:
+def _update(
+    parameters: Mapping[str, torch.nn.Parameter],
+    keys: Sequence[str],
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    learning_rate: float,
+) -> None:
     if recipe.gradient_clip is not None:
         torch.nn.utils.clip_grad_norm_([parameters[key] for key in keys], recipe.gradient_clip)
     for group in optimizer.param_groups:
@@ -229,7 +235,13 @@ def _update(parameters, keys: Sequence[str], optimizer, recipe: Recipe, learning
         parameter.grad = None
 
 
-def _snapshot(parameters, optimizers, generator: torch.Generator, losses: list[float], buffers) -> TrainingState:
+def _snapshot(
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizers: Mapping[tuple[str, ...], torch.optim.Optimizer],
+    generator: torch.Generator,
+    losses: list[float],
+    buffers: Mapping[str, Tensor],
+) -> TrainingState:
     learned = {key: value.detach().float().cpu().clone() for key, value in parameters.items()}
     moments = {}
     for keys, optimizer in optimizers.items():
@@ -242,7 +254,13 @@ def _snapshot(parameters, optimizers, generator: torch.Generator, losses: list[f
     return TrainingState(learned, moments, generator.get_state(), torch.tensor(losses, dtype=torch.float64), counted)
 
 
-def _restore(state: TrainingState, parameters, optimizers, turns: Sequence[Turn], buffers) -> None:
+def _restore(
+    state: TrainingState,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizers: Mapping[tuple[str, ...], torch.optim.Optimizer],
+    turns: Sequence[Turn],
+    buffers: Mapping[str, Tensor],
+) -> None:
     for key, value in (*parameters.items(), *buffers.items()):
         stored = state.parameters.get(key, state.buffers.get(key))
         if stored is None or stored.shape != value.shape:

@@ -101,7 +101,7 @@ def is_lost(root: Path, name: str, settings: Mapping[str, Any]) -> bool:
 
 
 def check_can_save(folder: Path, num_bytes: int = 0) -> None:
-    """Nothing, if a file of num_bytes can be written into a folder, which is made if it is not there.
+    """Passes if a file of num_bytes can be written into a folder, which is made if it is not there.
 
     Raises FileError saying what prevents it: to be asked before hours of work, not after.
     """

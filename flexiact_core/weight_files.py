@@ -95,7 +95,7 @@ def stamp_large(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
 
 
 def check_unchanged(stamps: Iterable[FileStamp]) -> None:
-    """Nothing, if these files are as they were read, or were moved away as a whole.
+    """Passes if these files are as they were read, or were moved away as a whole.
 
     Raises FileError naming the first one whose size or time of change differs.
     """
@@ -236,7 +236,7 @@ def without_wrapper(tensors: Mapping[str, Tensor], first: str) -> dict[str, Tens
 
 
 def check_keys(name: str, found: Mapping[str, tuple], expected: Mapping[str, tuple], hint: str) -> None:
-    """Nothing, if `found` and `expected` hold the same keys with the same shapes.
+    """Passes if `found` and `expected` hold the same keys with the same shapes.
 
     Raises FileError naming the first few keys that are missing, unexpected or of another shape.
     """

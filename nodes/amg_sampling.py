@@ -53,7 +53,7 @@ def sample_frames(model: AMGModel, avatar, settings: Settings, positive=None, ne
 
 
 def check_model(model: AMGModel) -> None:
-    """Nothing, if a model can make videos. Raises FileError otherwise."""
+    """Passes if a model can make videos. Raises FileError otherwise."""
     from ..flexiact_core.amg.parts import NEEDED
     from ..flexiact_core.errors import FileError
 

@@ -173,7 +173,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def write_shards(folder: Path, stem: str, state: dict[str, torch.Tensor], count: int) -> None:
-    """Nothing; writes weights into so many files, with an index if it is more than one."""
+    """Writes weights into so many files, with an index if it is more than one."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,13 +199,13 @@ def put_in_one_file(folder: Path) -> Path:
 
 
 def write_json(file: Path, content: dict) -> None:
-    """Nothing; writes a table, and the folder it lies in."""
+    """Writes a table, and the folder it lies in."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=2))
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Nothing; writes a tokenizer folder as T5 v1.1's: spiece.model, three tables for other programs, nothing else."""
+    """Writes a tokenizer folder as T5 v1.1's: spiece.model, three tables for other programs, nothing else."""
     extra = [f"<extra_id_{number}>" for number in range(100)]
     names = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "additional_special_tokens": extra}
     kind = {"tokenizer_class": "T5Tokenizer", "extra_ids": 100, "legacy": True, "model_max_length": 226}

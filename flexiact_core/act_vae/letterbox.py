@@ -29,7 +29,7 @@ def grow_box(box: Tensor, share: Tensor | float) -> Tensor:
 
 
 def check_box(box: Tensor) -> None:
-    """Nothing, if a person can be in this box (4,). Raises ShapeError if it is smaller than 8 px or not finite."""
+    """Passes if a person can be in this box (4,). Raises ShapeError if it is smaller than 8 px or not finite."""
     side = float((box[2:] - box[:2]).max())
     if not MIN_BOX_PX <= side < float("inf"):
         raise ShapeError(

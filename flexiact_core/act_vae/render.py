@@ -89,7 +89,7 @@ def compare_row(model: ACTVAE, clip: PictureClip, seed: int = 0, device: torch.d
 
 
 def check_painter(model: ACTVAE) -> None:
-    """Nothing, if a model can draw pictures. Raises SettingError if its files hold no P2I."""
+    """Passes if a model can draw pictures. Raises SettingError if its files hold no P2I."""
     if model.generator is None:
         raise SettingError(
             f"{model.name or 'this model'} has no pose-to-image network. Put the release's generator.pt beside "

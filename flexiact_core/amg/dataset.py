@@ -121,7 +121,7 @@ def is_released(folder: Path) -> bool:
 
 
 def check_clips(folder: Path) -> None:
-    """Nothing, if a folder has the layout of either kind. Raises FileError as find_pairs() does otherwise."""
+    """Passes if a folder has the layout of either kind. Raises FileError as find_pairs() does otherwise."""
     if not is_released(folder):
         find_pairs(folder)
 

@@ -155,7 +155,7 @@ class LearnedInput(torch.nn.Module):
 
 
 def checkpoint_blocks(learner: torch.nn.Module) -> None:
-    """Nothing; from now on each level of `learner` keeps its inputs alone and is computed again for its gradients.
+    """From now on each level of `learner` keeps its inputs alone and is computed again for its gradients.
 
     diffusers' own switch refuses this UNet. The learner's tree is its own, so nobody else sees it.
     """

@@ -131,7 +131,7 @@ def is_adapter(path: Path) -> bool:
 
 
 def check_adapter(adapter: Adapter, unet) -> None:
-    """Nothing, if the adapter fits the UNet. Raises FileError naming the first keys that do not."""
+    """Passes if the adapter fits the UNet. Raises FileError naming the first keys that do not."""
     rank = min((min(value.shape) for value in adapter.lora.values()), default=1)
     state = unet.state_dict()
     expected = {key: tuple(state[key].shape) for key in CONV_IN} | (lora_shapes(unet, rank) if adapter.lora else {})
@@ -153,7 +153,7 @@ def load_zero_text(path: Path, unet) -> Tensor:
 
 
 def check_text_width(name: str, width: int, unet) -> None:
-    """Nothing, if the UNet reads text of this width. Raises FileError otherwise."""
+    """Passes if the UNet reads text of this width. Raises FileError otherwise."""
     needed = unet.config.cross_attention_dim
     if width != needed:
         kinds = {768: " (Stable Diffusion 1.x)", 2048: " (SDXL)"}

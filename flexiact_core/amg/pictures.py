@@ -45,7 +45,7 @@ def fit_avatar(frames: Tensor, width_px: int, height_px: int, fit: Fit = "cover"
 
 
 def check_avatar_size(width_px: int, height_px: int, step_px: int) -> None:
-    """Nothing, if both sides are multiples of step_px. Raises SettingError naming the nearest that are."""
+    """Passes if both sides are multiples of step_px. Raises SettingError naming the nearest that are."""
     for name, size in (("width", width_px), ("height", height_px)):
         if size < step_px or size % step_px:
             nearest = max(step_px, round(size / step_px) * step_px)

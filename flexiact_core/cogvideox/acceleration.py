@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from ..errors import SettingError
 from ..kernels import KERNEL_NAMES, choose_kernel, torch_kernel
 from ..modules import share_weights
 from .processor import with_kernel_attention
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXTransformer3DModel
 
 # Full steps before TaylorSeer predicts any: it extrapolates from the difference of two.
 TAYLOR_WARM_UP = 3
@@ -42,7 +45,7 @@ class Acceleration:
     compiled: bool = False
     attention: str = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.step_cache not in STEP_CACHES:
             raise SettingError(f"step_cache '{self.step_cache}': choose one of {', '.join(STEP_CACHES)}.")
         if self.attention not in KERNEL_NAMES:
@@ -69,7 +72,9 @@ class StepCache:
     held_bytes: Callable[[int, int], int]
 
 
-def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callable[..., Tensor]:
+def accelerate(
+    transformer: CogVideoXTransformer3DModel, acceleration: Acceleration, like: Tensor
+) -> Callable[..., Tensor]:
     """A function of the transformer's named inputs that gives its output, for one denoising step after the other.
 
     It remembers earlier steps where a step cache asks for it, so it serves one run. What is attached for it sits on a
@@ -105,14 +110,14 @@ def accelerate(transformer, acceleration: Acceleration, like: Tensor) -> Callabl
     return predict
 
 
-def _attach_first_block(transformer, acceleration: Acceleration) -> None:
+def _attach_first_block(transformer: CogVideoXTransformer3DModel, acceleration: Acceleration) -> None:
     config = _diffusers_cache("FirstBlockCacheConfig", acceleration)
     if len(transformer.transformer_blocks) == 1:
         raise SettingError("step_cache 'first_block': this base has one block, so there is nothing to skip.")
     transformer.enable_cache(config(threshold=acceleration.threshold))
 
 
-def _attach_taylor(transformer, acceleration: Acceleration) -> None:
+def _attach_taylor(transformer: CogVideoXTransformer3DModel, acceleration: Acceleration) -> None:
     config = _diffusers_cache("TaylorSeerCacheConfig", acceleration)
     # On all blocks as one module. diffusers' own choice of layers finds none in CogVideoX, its "lite" form would
     # hook the final projection, which is shared with the base, and all layers would hold several GB of outputs.
@@ -128,7 +133,7 @@ def _attach_taylor(transformer, acceleration: Acceleration) -> None:
     )
 
 
-def _diffusers_cache(name: str, acceleration: Acceleration):
+def _diffusers_cache(name: str, acceleration: Acceleration) -> type:
     import diffusers.hooks
 
     if not hasattr(diffusers.hooks, name):
@@ -145,7 +150,7 @@ class _BlockStack(torch.nn.Module):
     never be removed, and stay in the video as grain. In float32, in which a change of bf16 adds up to the very output.
     """
 
-    def __init__(self, blocks):
+    def __init__(self, blocks: torch.nn.ModuleList):
         super().__init__()
         self.change = _BlocksChange(blocks)
 
@@ -155,7 +160,7 @@ class _BlockStack(torch.nn.Module):
 
 
 class _BlocksChange(torch.nn.Module):
-    def __init__(self, blocks):
+    def __init__(self, blocks: torch.nn.ModuleList):
         super().__init__()
         self.blocks = blocks
 

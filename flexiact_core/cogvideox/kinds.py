@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import FileError
 from .family import COGVIDEOX_1_0, COGVIDEOX_1_5, FAMILIES
 from .pose_norms import add_pose_norms, has_pose_norms
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXTransformer3DModel
 
 LATENT_CHANNELS = COGVIDEOX_1_0.latent_channels
 
@@ -92,7 +95,7 @@ def refuse_other_kinds(name: str, config: Mapping[str, Any], keys: Collection[st
         raise FileError(f"{name}: learned positions in a model whose patches span frames. {NEEDED}")
 
 
-def empty_transformer(config: Mapping[str, Any], keys: Collection[str] = ()):
+def empty_transformer(config: Mapping[str, Any], keys: Collection[str] = ()) -> CogVideoXTransformer3DModel:
     """diffusers' transformer of a config, its weights on the meta device; with pose norms where `keys` name any."""
     from diffusers import CogVideoXTransformer3DModel
 

@@ -188,7 +188,7 @@ def _load_tokenizer(folder: Path, num_embeddings: int) -> Tokenizer:
     return tokenizer
 
 
-def _vae_config(components: Path | None, transformer) -> dict[str, Any]:
+def _vae_config(components: Path | None, transformer: Mapping[str, Any]) -> dict[str, Any]:
     """What a single file of a VAE is: the components' own, where they say it, else the transformer's family's."""
     config = None if components is None else components / "vae" / "config.json"
     if config is not None and config.is_file():

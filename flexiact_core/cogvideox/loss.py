@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .model import pad_image_latents
 from .predict import make_predict
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,12 @@ class Batch:
         return Batch(**{name: None if value is None else change(value) for name, value in values.items()})
 
 
-def denoising_loss(transformer, scheduler, batch: Batch, attention_kwargs: Mapping[str, Any] | None = None) -> Tensor:
+def denoising_loss(
+    transformer: CogVideoXTransformer3DModel,
+    scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler,
+    batch: Batch,
+    attention_kwargs: Mapping[str, Any] | None = None,
+) -> Tensor:
     """The training loss, a float32 scalar: the error of the predicted clean latents, weighted by 1 / (1 - abar).
 
     attention_kwargs are the attention processors' named arguments. With debias_frames the debiased motion loss is

@@ -79,7 +79,7 @@ def check_learned_on(what: str, learned_on: str | None, transformer: CogVideoXTr
         )
 
 
-def width_of(config) -> int:
+def width_of(config: Any) -> int:
     """The width of a token in a transformer with this config."""
     return config.num_attention_heads * config.attention_head_dim
 
@@ -112,7 +112,9 @@ def fit_picture(
     return fit_frames(picture, width_px, height_px)
 
 
-def for_num_latent_frames(transformer, num_latent_frames: int):
+def for_num_latent_frames(
+    transformer: CogVideoXTransformer3DModel, num_latent_frames: int
+) -> CogVideoXTransformer3DModel:
     """The transformer, ready for this many latent frames; the same weights, the one given is left as it is.
 
     A base with learned positions keeps those of the first frames; diffusers would fall back to sine positions
@@ -132,7 +134,9 @@ def for_num_latent_frames(transformer, num_latent_frames: int):
     return twin
 
 
-def rotary_positions(config: Mapping[str, Any], num_latent_frames: int, latent_height: int, latent_width: int):
+def rotary_positions(
+    config: Mapping[str, Any], num_latent_frames: int, latent_height: int, latent_width: int
+) -> tuple[Tensor, Tensor] | None:
     """Cosines and sines of the rotary positions, each (video tokens, head width), float32 on the CPU.
 
     Positions of the patches are laid out against the family's grid, the size it was trained at: fitted into that

@@ -6,7 +6,7 @@ Shape letters: B batch, L latent frames, C channels, h w latent height and width
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,11 +14,17 @@ from torch import Tensor
 from .family import family_of
 from .model import rotary_positions
 
+if TYPE_CHECKING:
+    from diffusers import CogVideoXTransformer3DModel
+
 Predict = Callable[..., Tensor]
 
 
 def make_predict(
-    transformer, shape: Sequence[int], device: torch.device, call: Callable[..., Tensor] | None = None
+    transformer: CogVideoXTransformer3DModel,
+    shape: Sequence[int],
+    device: torch.device,
+    call: Callable[..., Tensor] | None = None,
 ) -> Predict:
     """A function of noisy latents that gives the transformer's velocity, for latents of one shape (B, L, C, h, w).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from einops import rearrange
@@ -17,6 +17,10 @@ from torch import Tensor
 from ..errors import SettingError
 from ..kernels import Kernel, attend
 from ..modules import share_weights
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXTransformer3DModel
+    from diffusers.models.attention_processor import Attention
 
 
 class LayerAddition(Protocol):
@@ -50,7 +54,7 @@ class VideoAttention:
 
     def __call__(
         self,
-        attn,
+        attn: Attention,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -63,7 +67,7 @@ class VideoAttention:
         return merge(attn, _attend(kernel, query, key, value), encoder_hidden_states.shape[1])
 
 
-def with_video_attention(transformer):
+def with_video_attention(transformer: CogVideoXTransformer3DModel) -> CogVideoXTransformer3DModel:
     """A transformer over the same weights whose layers take what VideoAttention takes; the one given stays as it is."""
     twin = share_weights(transformer)
     for layer, block in enumerate(twin.transformer_blocks):
@@ -71,7 +75,7 @@ def with_video_attention(transformer):
     return twin
 
 
-def with_kernel_attention(transformer):
+def with_kernel_attention(transformer: CogVideoXTransformer3DModel) -> CogVideoXTransformer3DModel:
     """A transformer over the same weights whose layers take the named argument `kernel`; the one given stays as it is.
 
     Processors that take it already are kept, stock ones make room for VideoAttention.
@@ -98,7 +102,7 @@ def add_pose(hidden_states: Tensor, pose: LayerAddition | None, layer: int) -> T
 
 
 def project(
-    attn, hidden_states: Tensor, encoder_hidden_states: Tensor, rotary: tuple[Tensor, Tensor] | None
+    attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, rotary: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value (B, H, S + N, d) of text and video tokens, text first; rotary positions on video alone."""
     from diffusers.models.embeddings import apply_rotary_emb
@@ -115,7 +119,7 @@ def project(
     return query, key, value
 
 
-def merge(attn, attended: Tensor, num_text: int) -> tuple[Tensor, Tensor]:
+def merge(attn: Attention, attended: Tensor, num_text: int) -> tuple[Tensor, Tensor]:
     """What attention gives back to the block, video (B, N, D) and text (B, S, D), from heads (B, H, S + N, d)."""
     tokens = attn.to_out[1](attn.to_out[0](rearrange(attended, "b h n d -> b n (h d)")))
     return tokens[:, num_text:], tokens[:, :num_text]

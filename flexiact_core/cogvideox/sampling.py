@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from .acceleration import EXACT, Acceleration, accelerate
 from .family import COGVIDEOX_1_0
 from .model import CogVideoXI2V, Posterior, condition_scale, for_num_latent_frames, pad_image_latents, sample_posterior
 from .predict import make_predict
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
 
 SchedulerName = Literal["DPM", "DDIM"]
 # Called after each step with its index and the clean latents (B, L, C, h, w) predicted there; may raise to stop.
@@ -51,7 +54,13 @@ class Run:
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def sample_dpm(scheduler, latents: Tensor, denoise: Denoise, generators, on_step: OnSample) -> Tensor:
+def sample_dpm(
+    scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler,
+    latents: Tensor,
+    denoise: Denoise,
+    generators: Sequence[torch.Generator],
+    on_step: OnSample,
+) -> Tensor:
     """Clean latents of noise, by CogVideoX's DPM-Solver++, which adds fresh noise in each step.
 
     Source: diffusers' CogVideoXDPMScheduler.
@@ -66,7 +75,13 @@ def sample_dpm(scheduler, latents: Tensor, denoise: Denoise, generators, on_step
     return latents
 
 
-def sample_ddim(scheduler, latents: Tensor, denoise: Denoise, generators, on_step: OnSample) -> Tensor:
+def sample_ddim(
+    scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler,
+    latents: Tensor,
+    denoise: Denoise,
+    generators: Sequence[torch.Generator],
+    on_step: OnSample,
+) -> Tensor:
     """Clean latents of noise, by DDIM, which adds none. Source: diffusers' CogVideoXDDIMScheduler."""
     for index, timestep in enumerate(scheduler.timesteps.tolist()):
         latents, clean = scheduler.step(denoise(latents, timestep), timestep, latents, return_dict=False)
@@ -81,7 +96,7 @@ SAMPLERS: dict[SchedulerName, tuple[str, Callable[..., Tensor]]] = {
 }
 
 
-def make_scheduler(config: Mapping[str, Any], name: SchedulerName):
+def make_scheduler(config: Mapping[str, Any], name: SchedulerName) -> CogVideoXDPMScheduler | CogVideoXDDIMScheduler:
     """A diffusers scheduler with the base's noise schedule, its timesteps spaced from the noisy end.
 
     Raises SettingError if SAMPLERS has no such name.
@@ -93,7 +108,7 @@ def make_scheduler(config: Mapping[str, Any], name: SchedulerName):
     return getattr(diffusers, SAMPLERS[name][0]).from_config(dict(config), timestep_spacing="trailing")
 
 
-def take_steps(scheduler, steps: int) -> list[int]:
+def take_steps(scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler, steps: int) -> list[int]:
     """The timesteps (999..0) of a run of so many steps, for which the scheduler is then set.
 
     Raises SettingError if steps is not in 1..1000.
@@ -123,7 +138,7 @@ def start_latents(base: CogVideoXI2V, image: Posterior, run: Run) -> tuple[Tenso
 
 @torch.no_grad()
 def sample(
-    transformer,
+    transformer: CogVideoXTransformer3DModel,
     scheduler_config: Mapping[str, Any],
     latents: Tensor,
     condition: Tensor,

@@ -27,7 +27,7 @@ class MotionBias:
     off_below: int = 700
     weighting: Weighting = "paper"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not math.isfinite(self.strength):
             raise SettingError(f"bias_strength {self.strength}: a finite number is needed. 1 is the paper's value.")
         if self.hold_until <= self.off_below:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from torch import Tensor
 from ..cogvideox.model import base_signature, check_learned_on
 from ..errors import FileError
 from ..weight_files import check_keys, read_metadata, read_tensors, without_wrapper, write_tensors, write_whole
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXTransformer3DModel
 
 TOKEN_KEY = "transformer_blocks.{}.attn1.processor.motion_inversion_tokens"
 _TOKEN_PATTERN = re.compile(r"transformer_blocks\.(0|[1-9]\d{0,3})\.attn1\.processor\.motion_inversion_tokens")
@@ -80,7 +84,7 @@ def save_released_fae(fae: FAE, path: Path) -> Path:
     return write_whole(path, lambda temporary: torch.save(OrderedDict(tensors), temporary))
 
 
-def check_fae(fae: FAE, transformer) -> None:
+def check_fae(fae: FAE, transformer: CogVideoXTransformer3DModel) -> None:
     """Passes if the FAE fits the base. Raises FileError saying which base it was learned on."""
     config = transformer.config
     expected = (config.num_layers, config.num_attention_heads * config.attention_head_dim)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,14 +31,17 @@ from ..training import (
 from .processor import project_motion, with_motion_attention
 from .refadapter import RefAdapter, inject_refadapter, learned_matrices, new_refadapter
 
+if TYPE_CHECKING:
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+
 IMAGE_DROPOUT = 0.05
 CAPTION_DROPOUT = 0.1
 TOKENS = "tokens"
 
 
 def fit_fae(
-    transformer,
-    scheduler,
+    transformer: CogVideoXTransformer3DModel,
+    scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler,
     clips: Clips,
     *,
     steps: int,
@@ -90,8 +94,8 @@ def fit_fae(
 
 
 def fit_refadapter(
-    transformer,
-    scheduler,
+    transformer: CogVideoXTransformer3DModel,
+    scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler,
     draw_clip: Callable[[torch.Generator], TrainingClip],
     *,
     rank: int = 64,
@@ -142,7 +146,7 @@ def fit_refadapter(
 
 
 def start_learning(
-    transformer, start: RefAdapter, device: torch.device
+    transformer: CogVideoXTransformer3DModel, start: RefAdapter, device: torch.device
 ) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
     """A transformer over the same weights that learns an adapter, and its matrices by released key, in float32."""
     learner = share_weights(transformer)
@@ -217,7 +221,7 @@ def draw_refadapter_batch(clips: Sequence[TrainingClip], num_timesteps: int, gen
     )
 
 
-def _check_learns_here(transformer) -> None:
+def _check_learns_here(transformer: CogVideoXTransformer3DModel) -> None:
     family = family_of(transformer.config)
     if family.pose_norms:
         raise FileError(
@@ -226,5 +230,7 @@ def _check_learns_here(transformer) -> None:
         )
 
 
-def _draw(posterior: Posterior, part, scaling_factor: float, generator: torch.Generator) -> Tensor:
+def _draw(
+    posterior: Posterior, part: Tensor | slice | tuple[slice, ...], scaling_factor: float, generator: torch.Generator
+) -> Tensor:
     return sample_posterior(Posterior(posterior.mean[part], posterior.std[part]), scaling_factor, generator)

@@ -73,7 +73,9 @@ def attend_with_motion(
     return attended.lerp_(motion_attended, share.unsqueeze(-1).to(attended.dtype))
 
 
-def _attend_with_row_bias(query, key, value, num_text: int, motion: LayerMotion, bias: float) -> Tensor:
+def _attend_with_row_bias(
+    query: Tensor, key: Tensor, value: Tensor, num_text: int, motion: LayerMotion, bias: float
+) -> Tensor:
     """The same by attend() alone: for devices whose kernels keep their log-sum-exp, and where gradients are needed."""
     num_own, num_motion = key.shape[2], motion.key.shape[2]
     key, value = _append(key, value, motion)

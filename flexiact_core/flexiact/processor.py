@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ from .motion import (
     attend_with_motion,
     motion_share,
 )
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXTransformer3DModel
+    from diffusers.models.attention_processor import Attention
 
 
 class MotionAttention:
@@ -41,7 +45,7 @@ class MotionAttention:
 
     def __call__(
         self,
-        attn,
+        attn: Attention,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -61,7 +65,17 @@ class MotionAttention:
 
     # Attention kernels gain nothing from a compiler, and every layer and bias would be compiled anew.
     @torch.compiler.disable
-    def _attend(self, query, key, value, num_text, motion, bias, on_share=None, kernel=None) -> Tensor:
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        num_text: int,
+        motion: Sequence[LayerMotion] | None,
+        bias: float | Tensor,
+        on_share: Callable[[int, Tensor], None] | None = None,
+        kernel: Kernel | None = None,
+    ) -> Tensor:
         if motion is None:
             return attend(query, key, value, kernel=kernel)
         bias = float(bias)
@@ -70,7 +84,7 @@ class MotionAttention:
         return attend_with_motion(query, key, value, num_text, motion[self.layer], bias, kernel)
 
 
-def with_motion_attention(transformer):
+def with_motion_attention(transformer: CogVideoXTransformer3DModel) -> CogVideoXTransformer3DModel:
     """A transformer over the same weights whose layers accept motion tokens; the one given is left as it is."""
     twin = share_weights(transformer)
     for layer, block in enumerate(twin.transformer_blocks):
@@ -78,7 +92,9 @@ def with_motion_attention(transformer):
     return twin
 
 
-def project_motion(transformer, faes: Sequence[tuple[Tensor, float]]) -> list[LayerMotion] | None:
+def project_motion(
+    transformer: CogVideoXTransformer3DModel, faes: Sequence[tuple[Tensor, float]]
+) -> list[LayerMotion] | None:
     """Keys and values of motion tokens in every layer, from pairs of tokens (layers, M, width) and strength.
 
     Strength is a weight on the tokens' share of the softmax: 0 is exactly no FAE, 1 is as trained, 2 counts each

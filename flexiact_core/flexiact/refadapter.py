@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from ..cogvideox.model import base_signature, check_learned_on
 from ..errors import FileError
 from ..modules import add_lora, share_weights
 from ..weight_files import check_keys, read_metadata, read_tensors, without_wrapper, write_tensors
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXTransformer3DModel
 
 # Released files hold no alpha; the method fixes alpha / rank (rank 64, alpha 32).
 ALPHA_PER_RANK = 0.5
@@ -89,7 +93,7 @@ def refadapter_shapes(num_layers: int, rank: int, width: int) -> dict[str, tuple
     }
 
 
-def check_refadapter(adapter: RefAdapter, transformer) -> None:
+def check_refadapter(adapter: RefAdapter, transformer: CogVideoXTransformer3DModel) -> None:
     """Passes if the adapter fits the base. Raises FileError otherwise."""
     config = transformer.config
     expected = (config.num_layers, config.num_attention_heads * config.attention_head_dim)
@@ -103,8 +107,11 @@ def check_refadapter(adapter: RefAdapter, transformer) -> None:
 
 
 def with_refadapters(
-    transformer, adapters: Sequence[tuple[RefAdapter, float]], device: torch.device, dtype: torch.dtype
-):
+    transformer: CogVideoXTransformer3DModel,
+    adapters: Sequence[tuple[RefAdapter, float]],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> CogVideoXTransformer3DModel:
     """A transformer over the same weights with peft LoRA layers on its attention; the one given is left as it is.
 
     Each adapter counts with its own weight, as weight * alpha / rank; several add up. Their matrices are copied to
@@ -147,7 +154,7 @@ def matrices_by_weight(adapter: RefAdapter) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def inject_refadapter(transformer, adapter: RefAdapter, name: str) -> None:
+def inject_refadapter(transformer: CogVideoXTransformer3DModel, adapter: RefAdapter, name: str) -> None:
     """Adds the adapter's LoRA layers to a transformer in place, under a peft adapter name."""
     add_lora(
         transformer, name, list(PROJECTIONS.values()), rank=adapter.rank, alpha=adapter.rank * ALPHA_PER_RANK,
@@ -165,7 +172,7 @@ def new_refadapter(num_layers: int, rank: int, width: int, seed: int) -> RefAdap
     return RefAdapter(tensors, num_layers, rank, width)
 
 
-def learned_matrices(transformer, name: str) -> dict[str, torch.nn.Parameter]:
+def learned_matrices(transformer: CogVideoXTransformer3DModel, name: str) -> dict[str, torch.nn.Parameter]:
     """The LoRA matrices that peft holds under an adapter name, by released key."""
     modules = dict(transformer.named_modules())
     matrices = {}

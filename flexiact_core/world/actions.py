@@ -135,7 +135,7 @@ def medleys() -> tuple[tuple[str, ...], ...]:
 SHOWN_MORE = {"zoom": 2.0, "spin": 1.5}
 
 
-def sample_motion(rng: np.random.Generator, medley_share: float, still_share: float = 0.0):
+def sample_motion(rng: np.random.Generator, medley_share: float, still_share: float = 0.0) -> tuple[Motion, str | None]:
     """A random Motion that training may show, and the name of its action or None."""
     draw = rng.uniform()
     if draw < still_share:

@@ -23,7 +23,7 @@ BACKGROUND = (24, 24, 24)
 
 
 def main() -> None:
-    """Nothing, once the video and the contact sheet are written; exits with the reason if that fails."""
+    """Writes the video and the contact sheet; exits with the reason if that fails."""
     # A `kill` then ends the server too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
     try:

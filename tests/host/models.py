@@ -11,7 +11,7 @@ NAME = "small_random"
 
 
 def put_models(models: Path) -> None:
-    """Nothing; the folder `models` then holds a base, a RefAdapter and an action, all called NAME."""
+    """Fills the folder `models`, which then holds a base, a RefAdapter and an action, all called NAME."""
     sys.path.append(str(Path(ROOT) / "tests"))
     from small_models import make_base, make_fae, make_refadapter
 

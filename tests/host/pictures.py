@@ -30,7 +30,7 @@ TILE_PX, GAP_PX, LABEL_PX = 92, 4, 62
 
 
 def main() -> None:
-    """Nothing; writes the pictures into web/docs. Raises HostError if the quickstart fails in the browser."""
+    """Writes the pictures into web/docs. Raises HostError if the quickstart fails in the browser."""
     world = load_world()
     _save(draw_weighting(world), DOCS / "weighting.png")
     rows = {action: sample_example(world, action) for action in ACTIONS}
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def shoot_quickstart(frontend: Frontend) -> None:
-    """Nothing; writes quickstart.png, the graph after it has run, and curve.png, the sampler's picture, from close by.
+    """Writes quickstart.png, the graph after it has run, and curve.png, the sampler's picture, from close by.
 
     Raises HostError if it does not run.
     """

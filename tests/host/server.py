@@ -96,7 +96,7 @@ class ComfyServer:
         self.stop()
 
     def start(self, timeout_seconds: float = 240) -> None:
-        """Nothing, once the server answers. Raises HostError with the end of its log if it does not."""
+        """Waits until the server answers. Raises HostError with the end of its log if it does not."""
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [
@@ -117,7 +117,7 @@ class ComfyServer:
             raise
 
     def stop(self) -> None:
-        """Nothing; the process is gone afterwards. Harmless when it never ran."""
+        """Ends it; the process is gone afterwards. Harmless when it never ran."""
         if self.process is None:
             return
         self.process.terminate()
@@ -146,7 +146,7 @@ class ComfyServer:
         return self.get("/object_info")
 
     def interrupt(self) -> None:
-        """Nothing; what is being executed ends at the node's next check, as with the Cancel button."""
+        """Interrupts: what is being executed ends at the node's next check, as with the Cancel button."""
         self.post("/interrupt", {})
 
     def run(
@@ -290,7 +290,7 @@ def _take(message: dict, run: Run, on_step) -> bool:
 
 
 def _take_binary(data: bytes, run: Run) -> None:
-    """Nothing; enters a line of text or a preview into `run`: (kind, length, header of that length, content)."""
+    """Enters a line of text or a preview into `run`: (kind, length, header of that length, content)."""
     kind, length = struct.unpack(">II", data[:8])
     if kind == _TEXT:
         run.texts.append(data[8 + length :].decode(errors="replace"))

@@ -39,7 +39,7 @@ STAND_INS = {
 
 
 def main() -> None:
-    """Nothing, once the thumbnails lie beside the workflows; exits with the reason if one cannot be made."""
+    """Writes thumbnails beside the workflows; exits with the reason if one cannot be made."""
     names = sys.argv[1:] or sorted(path.stem for path in WORKFLOWS.glob("*.json"))
     with tempfile.TemporaryDirectory(prefix="flexiact-thumbnails-") as folder:
         try:

@@ -68,7 +68,7 @@ def saved_workflow(api: Path) -> Path:
 
 
 def check_prompt(now: dict, then: dict, object_info: dict) -> None:
-    """Nothing; fails if an input of `then` has another value in `now`, or an input that is new has not its default."""
+    """Fails if an input of `then` has another value in `now`, or an input that is new has not its default."""
     assert {key: node["class_type"] for key, node in now.items()} == {
         key: node["class_type"] for key, node in then.items()
     }
@@ -81,7 +81,7 @@ def check_prompt(now: dict, then: dict, object_info: dict) -> None:
 
 
 def check_links(workflow: dict, object_info: dict) -> None:
-    """Nothing; fails if a link would bring something else than when it was saved."""
+    """Fails if a link would bring something else than when it was saved."""
     types = {node["id"]: node["type"] for node in workflow["nodes"]}
     for _, source, slot, _, _, kind in workflow["links"]:
         assert object_info[types[source]]["output"][slot] == kind, f"{types[source]}: output {slot}"

@@ -28,7 +28,7 @@ def build(wheel: Path, look: Look) -> bytes:
 
 
 def main() -> None:
-    """Nothing, once the files of all people are written."""
+    """Writes the files of all people."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
     wheel = parser.parse_args().wheel

@@ -20,6 +20,8 @@ from .base_training import training_clip
 
 if TYPE_CHECKING:
     from ...cogvideox.encodings import TrainingClip
+    from ...cogvideox.model import CogVideoXI2V
+    from ...training import TrainingState
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ REFADAPTER_BATCH_SIZE = 16
 
 
 def learn_action(
-    base,
+    base: CogVideoXI2V,
     action: str,
     *,
     steps: int = FAE_STEPS,
@@ -104,7 +106,7 @@ def build_faes(weights: Path, *, device: str, workers: int, actions: tuple[str, 
         write_preview(shipped.fae_path(name, weights).with_suffix(".mp4"), clip, shipped.FPS)
 
 
-def _spread(work, missing: list, weights: Path, device: str, workers: int) -> None:
+def _spread(work: Callable[..., None], missing: list, weights: Path, device: str, workers: int) -> None:
     """Runs `work` on every workers-th item in as many processes."""
     workers = min(workers, len(missing)) if device == "cpu" else 1
     if workers == 1:
@@ -133,7 +135,7 @@ def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, wo
         log.info("fae %s: %.0f s", action, time.monotonic() - started)
 
 
-def _settle_worker(base, device: str) -> None:
+def _settle_worker(base: CogVideoXI2V, device: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if device == "cpu":
         torch.set_num_threads(1)
@@ -142,7 +144,7 @@ def _settle_worker(base, device: str) -> None:
 
 
 @torch.no_grad()
-def read_refadapter_data(base, *, num_clips: int, device: str) -> dict:
+def read_refadapter_data(base: CogVideoXI2V, *, num_clips: int, device: str) -> dict:
     """Clips of subjects in any pose and place, and one random frame of each as the picture the video has to start from.
 
     video_mean and video_std are (N, 5, 16, 8, 8), image_mean and image_std (N, 1, 16, 8, 8), unscaled; words is a
@@ -195,7 +197,7 @@ def build_refadapter(
     draw_clip = _clips_of(base, read_refadapter_data(base, num_clips=num_clips, device=device), device)
     started = time.monotonic()
 
-    def on_step(step: int, loss: float, take_state) -> None:
+    def on_step(step: int, loss: float, take_state: Callable[[], TrainingState]) -> None:
         if step % 50 == 0:
             log.info("refadapter step %d loss %.4f", step, loss)
         if minutes is not None and time.monotonic() - started > 60 * minutes:
@@ -222,7 +224,7 @@ def build_refadapter(
 
 
 @torch.no_grad()
-def _clips_of(base, data: dict, device: str) -> Callable[[torch.Generator], TrainingClip]:
+def _clips_of(base: CogVideoXI2V, data: dict, device: str) -> Callable[[torch.Generator], TrainingClip]:
     """A function that draws one of the clips of read_refadapter_data(), with its caption's embeddings."""
     from ...cogvideox.encodings import TrainingClip
     from ...cogvideox.model import Posterior, encode_prompt

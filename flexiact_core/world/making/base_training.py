@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +24,10 @@ from .models import (
     make_tokenizer,
     make_transformer,
 )
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX
+    from transformers import T5Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +48,9 @@ def training_clip(index: int) -> tuple[Scene, Motion, str | None]:
     return scene, motion, action
 
 
-def encode_data(vae, folder: Path, *, num_clips: int, device: str, workers: int, part_size: int = 512) -> Path:
+def encode_data(
+    vae: AutoencoderKLCogVideoX, folder: Path, *, num_clips: int, device: str, workers: int, part_size: int = 512
+) -> Path:
     """The folder with `num_clips` encoded training clips, in parts; parts that exist are kept.
 
     A part holds posteriors in float16, the clips' (N, 5, 16, 8, 8) and their first frames' (N, 1, 16, 8, 8), and
@@ -63,7 +71,9 @@ def encode_data(vae, folder: Path, *, num_clips: int, device: str, workers: int,
 
 
 @torch.no_grad()
-def _encode_parts(rank: int, vae, parts, device: str, workers: int) -> None:
+def _encode_parts(
+    rank: int, vae: AutoencoderKLCogVideoX, parts: Sequence[tuple[Path, int, int]], device: str, workers: int
+) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if device == "cpu":
         torch.set_num_threads(1)
@@ -91,7 +101,7 @@ def _encode_parts(rank: int, vae, parts, device: str, workers: int) -> None:
         log.info("encoded %s", path.name)
 
 
-def tokenize(tokenizer, texts: list[str]) -> torch.Tensor:
+def tokenize(tokenizer: T5Tokenizer, texts: list[str]) -> torch.Tensor:
     """Token numbers (N, 16) of N captions, padded."""
     return tokenizer(
         texts, padding="max_length", max_length=MAX_TEXT_TOKENS, truncation=True, return_tensors="pt"

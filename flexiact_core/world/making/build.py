@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,14 +27,17 @@ from .base_training import BaseTask, encode_data
 from .models import make_vae, save_base
 from .vae_training import DecoderTask, VAETask, latent_scale, measure_vae
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX
+
 log = logging.getLogger(__name__)
 
 
-def _plan(chosen, **schedule) -> hogwild.Plan:
+def _plan(chosen: argparse.Namespace, **schedule) -> hogwild.Plan:
     return hogwild.Plan(**schedule, workers=chosen.workers, device=chosen.device, nice=chosen.nice)
 
 
-def train_vae(work: Path, chosen) -> None:
+def train_vae(work: Path, chosen: argparse.Namespace) -> None:
     """Trains the VAE into work/vae.pt."""
     plan = _plan(
         chosen, steps=chosen.vae_steps, minutes=chosen.vae_minutes, learning_rate=chosen.vae_rate, ema_decay=0.998
@@ -46,7 +50,7 @@ def train_vae(work: Path, chosen) -> None:
     hogwild.run(VAETask(trained=start is not None), plan, work / "vae.pt", start)
 
 
-def train_decoder(work: Path, chosen) -> None:
+def train_decoder(work: Path, chosen: argparse.Namespace) -> None:
     """Trains the decoder on into work/decoder.pt, the latents unchanged."""
     plan = _plan(
         chosen, steps=chosen.decoder_steps, minutes=chosen.decoder_minutes, learning_rate=1e-3, ema_decay=0.99,
@@ -55,7 +59,7 @@ def train_decoder(work: Path, chosen) -> None:
     hogwild.run(DecoderTask(work / "vae.pt"), plan, work / "decoder.pt")
 
 
-def trained_vae(work: Path):
+def trained_vae(work: Path) -> AutoencoderKLCogVideoX:
     """The VAE of work/decoder.pt or work/vae.pt, float32, with its scaling factor set."""
     vae = make_vae()
     trained = work / "decoder.pt" if (work / "decoder.pt").exists() else work / "vae.pt"
@@ -72,7 +76,7 @@ def trained_vae(work: Path):
     return vae
 
 
-def train_base(work: Path, chosen) -> None:
+def train_base(work: Path, chosen: argparse.Namespace) -> None:
     """Trains transformer and text encoder into work/base.pt."""
     plan = _plan(chosen, steps=chosen.base_steps, minutes=chosen.base_minutes, learning_rate=chosen.base_rate)
     task = BaseTask(work / "data", trained_vae(work).config.scaling_factor, chosen.batch_size)
@@ -103,25 +107,25 @@ def export_base(work: Path, out: Path) -> None:
     )
 
 
-def build_data(work: Path, chosen) -> None:
+def build_data(work: Path, chosen: argparse.Namespace) -> None:
     """Encodes the training clips into work/data."""
     encode_data(trained_vae(work), work / "data", num_clips=chosen.clips, device=chosen.device, workers=chosen.workers)
 
 
-def build_base(work: Path, chosen) -> None:
+def build_base(work: Path, chosen: argparse.Namespace) -> None:
     """Trains transformer and text encoder, and writes the base."""
     train_base(work, chosen)
     export_base(work, chosen.out)
 
 
-def build_decoder(work: Path, chosen) -> None:
+def build_decoder(work: Path, chosen: argparse.Namespace) -> None:
     """Trains the decoder on, and writes the base with it."""
     train_decoder(work, chosen)
     log.info("vae: %s", measure_vae(copy.deepcopy(trained_vae(work)).to(torch.bfloat16), 12))
     export_base(work, chosen.out)
 
 
-def build_adapter(work: Path, chosen) -> None:
+def build_adapter(work: Path, chosen: argparse.Namespace) -> None:
     """Trains and writes the RefAdapter."""
     from .adapter_training import build_refadapter
 
@@ -130,7 +134,7 @@ def build_adapter(work: Path, chosen) -> None:
     build_refadapter(chosen.out, device=chosen.device, minutes=chosen.refadapter_minutes)
 
 
-def build_actions(work: Path, chosen) -> None:
+def build_actions(work: Path, chosen: argparse.Namespace) -> None:
     """Learns and writes the FAE of every action."""
     from .adapter_training import build_faes
 

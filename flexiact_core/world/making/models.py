@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...cogvideox.family import COGVIDEOX_1_0
 from ..scenes import FRAME_PX, vocabulary
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+    from transformers import T5EncoderModel, T5Tokenizer
 
 MAX_TEXT_TOKENS = 16
 TEXT_WIDTH = 64
 LATENT_CHANNELS = COGVIDEOX_1_0.latent_channels
 
 
-def make_vae():
+def make_vae() -> AutoencoderKLCogVideoX:
     """A fresh AutoencoderKLCogVideoX: 8x in space, 4x in time, 16 channels, 3.4M parameters."""
     from diffusers import AutoencoderKLCogVideoX
 
@@ -29,7 +34,7 @@ def make_vae():
     )
 
 
-def make_transformer(num_frames: int = 17):
+def make_transformer(num_frames: int = 17) -> CogVideoXTransformer3DModel:
     """A fresh CogVideoXTransformer3DModel, 6 layers of 6 x 32, 4.1M parameters, saying nothing yet.
 
     Modulation and output projections are zero, so that training starts from the identity.
@@ -62,7 +67,7 @@ def make_transformer(num_frames: int = 17):
     return transformer
 
 
-def make_text_encoder():
+def make_text_encoder() -> T5EncoderModel:
     """A fresh T5EncoderModel of width 64 and 2 layers, for the words of `make_tokenizer`."""
     from transformers import T5Config, T5EncoderModel
 
@@ -81,7 +86,7 @@ def make_text_encoder():
     return T5EncoderModel(config)
 
 
-def make_tokenizer():
+def make_tokenizer() -> T5Tokenizer:
     """A T5Tokenizer with one token for every word a caption can have; other words are unknown."""
     from transformers import T5Tokenizer
 
@@ -91,7 +96,7 @@ def make_tokenizer():
     return T5Tokenizer(vocab=specials + words, extra_ids=0, model_max_length=MAX_TEXT_TOKENS)
 
 
-def make_scheduler():
+def make_scheduler() -> CogVideoXDPMScheduler:
     """The CogVideoXDPMScheduler of CogVideoX-5B-I2V."""
     from diffusers import CogVideoXDPMScheduler
 
@@ -110,7 +115,9 @@ def make_scheduler():
     )
 
 
-def save_base(folder: Path, *, vae, transformer, text_encoder) -> None:
+def save_base(
+    folder: Path, *, vae: AutoencoderKLCogVideoX, transformer: CogVideoXTransformer3DModel, text_encoder: T5EncoderModel
+) -> None:
     """Writes the base as a diffusers folder, weights in fp16.
 
     `CogVideoXImageToVideoPipeline.from_pretrained(folder)` reads it back.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from ..actions import sample_motion
 from ..render import render_frames, sprite_mask, track_of
 from ..scenes import FRAME_PX, in_any_pose, sample_scene
 from .models import make_vae
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 SPRITE_WEIGHT = 6.0
 KL_WEIGHT = 5e-4
@@ -41,7 +46,7 @@ class VAETask:
         motion, _ = sample_motion(rng, medley_share=0.3)
         return render_frames(scene, motion), sprite_mask(scene, track_of(scene, motion), margin_px=3.0)
 
-    def _encode(self, module, pixels: torch.Tensor):
+    def _encode(self, module: AutoencoderKLCogVideoX, pixels: torch.Tensor) -> DiagonalGaussianDistribution:
         return module.encode(pixels.bfloat16()).latent_dist
 
     def _batch(self, generator: torch.Generator, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,12 +113,12 @@ class DecoderTask(VAETask):
         return vae
 
     @torch.no_grad()
-    def _encode(self, module, pixels: torch.Tensor):
+    def _encode(self, module: AutoencoderKLCogVideoX, pixels: torch.Tensor) -> DiagonalGaussianDistribution:
         return super()._encode(module, pixels)
 
 
 @torch.no_grad()
-def measure_vae(vae, num_clips: int = 16, seed: int = 10**6) -> dict[str, float]:
+def measure_vae(vae: AutoencoderKLCogVideoX, num_clips: int = 16, seed: int = 10**6) -> dict[str, float]:
     """PSNR in dB of clips through the VAE: over the frame, and around sprites only (2 px margin)."""
     rng = np.random.default_rng(seed)
     whole, sprite = [], []
@@ -131,7 +136,7 @@ def measure_vae(vae, num_clips: int = 16, seed: int = 10**6) -> dict[str, float]
     return {"psnr_db": psnr_db(np.mean(whole)), "sprite_psnr_db": psnr_db(np.mean(sprite))}
 
 
-def latent_scale(vae, num_clips: int = 32) -> float:
+def latent_scale(vae: AutoencoderKLCogVideoX, num_clips: int = 32) -> float:
     """1 / standard deviation of the VAE's latents, its scaling_factor."""
     rng = np.random.default_rng(2 * 10**6)
     means = []
