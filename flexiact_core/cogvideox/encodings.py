@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from ..video import to_model_pixels
 from ..video_files import read_video
 from ..weight_files import read_tensors, write_tensors
 from .model import Posterior, condition_scale, encode_pixels
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX
 
 # Of a large file, read at each of 64 places.
 DIGEST_BYTES = 1 << 20
@@ -45,7 +49,7 @@ class Clips:
 
 
 def encode_clips(
-    vae,
+    vae: AutoencoderKLCogVideoX,
     videos: list[Tensor],
     prompt_embeds: Tensor,
     empty_embeds: Tensor,
@@ -127,7 +131,7 @@ def module_digest(module: torch.nn.Module) -> str:
 
 
 def encode_listed_clips(
-    vae,
+    vae: AutoencoderKLCogVideoX,
     clips: Sequence[ListedClip],
     folder: Path,
     encode_caption: Callable[[str], Tensor],
