@@ -21,6 +21,7 @@ from flexiact_core.world import shipped
 
 from .amg import change_inputs, with_amg_inputs
 from .demo import BACKGROUND, contact_sheet, spread
+from .dynamictrl import put_base, put_inputs, with_drawn_poses, with_stand_ins
 from .environment import ROOT
 from .media import read_frames
 from .server import ComfyServer, HostError, Run
@@ -67,6 +68,10 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
         small = {"AMGSampler": {"width": 128, "height": 128, "steps": 3}}
         prompt = change_inputs(with_amg_inputs(prompt, server.base / "input"), small)
         where = "random weights, so noise"
+    if name.startswith("dynamictrl_"):
+        put_base(server.base / "models")
+        put_inputs(server.base / "input")
+        prompt, where = with_drawn_poses(with_stand_ins(prompt)), "random weights, so noise"
     run = server.run(prompt)
     results = list(_results(server, prompt, run, where))
     if not results:

@@ -21,9 +21,12 @@ from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 # The demo's test runs the quickstart as it is, a test of training the other.
 RUN_ELSEWHERE = {"flexiact_quickstart", "flexiact_train"}
 FOR_5B = [path for path in WORKFLOWS if path.stem in STAND_INS]
-# AMG's have tests of their own.
+# AMG's and DynamiCtrl's have tests of their own.
+OWN_TESTS = ("amg_", "dynamictrl_")
 AS_SHIPPED = [
-    path for path in WORKFLOWS if path.stem not in STAND_INS.keys() | RUN_ELSEWHERE and not path.stem.startswith("amg_")
+    path
+    for path in WORKFLOWS
+    if path.stem not in STAND_INS.keys() | RUN_ELSEWHERE and not path.stem.startswith(OWN_TESTS)
 ]
 NUM_FRAMES, FRAME_PX = 17, 64
 # Those that make no video of the small world: frames, and the side of one.
