@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FAMILY = ROOT / "flexiact_core" / "cogvideox" / "family.py"
 OTHER_BASES = ("act_vae", "amg", "avatars", "poses")
 # Frames per second, sides in pixels, frames of a video, and heights with their widths.
-SPEEDS, SIDES, LENGTHS = {8, 16}, {480, 720, 768, 1360}, {49, 81}
+SPEEDS, STEPS, SIDES, LENGTHS = {8, 16}, {8, 16}, {480, 720, 768, 1360}, {49, 81}
 PAIRS = [{30, 45}, {60, 90}, {240, 360}, {480, 720}, {768, 1360}]
 # Inputs of nodes whose numbers are the family's.
 SIZED = {"width", "height", "num_frames", "fps"}
@@ -35,6 +35,10 @@ def facts_in(node: ast.AST):
         pairs = [*zip(node.args[::-1], node.defaults[::-1]), *zip(node.kwonlyargs, node.kw_defaults)]
         if any("fps" in argument.arg and number_in(value, SPEEDS) for argument, value in pairs):
             yield "a speed"
+    if isinstance(node, ast.keyword) and node.arg in ("smallest_px", "size_multiple") and number_in(node.value, STEPS):
+        yield "a size"
+    if isinstance(node, ast.Assign) and "MULTIPLE" in ast.unparse(node.targets[0]) and number_in(node.value, STEPS):
+        yield "a size or a rule of frames"
     if isinstance(node, ast.keyword) and node.arg and "fps" in node.arg and number_in(node.value, SPEEDS):
         yield "a speed"
     if isinstance(node, ast.Tuple) and {getattr(part, "value", None) for part in node.elts} in PAIRS:

@@ -167,6 +167,8 @@ def test_what_a_base_knows_stands_in_its_familys_record_alone():
         ('io.Int.Input("width", default=720, step=16)', False),
         ('inputs.side("height", 480)', False),
         ('io.Int.Input("steps", default=16)', True),
+        ("SIZE_MULTIPLE = 16", False),
+        ('check_single_image(image, "image", smallest_px=16)', False),
         ("FPS = COGVIDEOX_1_0.fps", True),
         ("width = head_dim // 8", True),
         ("batch_size = 16", True),
@@ -204,6 +206,25 @@ def test_no_files_import_each_other_in_a_circle():
     circle = circle_in(arrows)
     assert not circle, " -> ".join(circle)
     assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c", "a"]
+
+
+# What only a command-line program does: prints, chooses a device, reads the environment, sets up logs and threads.
+LOUD = re.compile(
+    r"\bprint\(|os\.environ|getenv|cuda\.is_available|basicConfig|set_num_threads|hf_hub_download|snapshot_download|urlopen"
+)
+
+
+def test_the_core_prints_nothing_chooses_no_device_and_reads_no_environment():
+    check(
+        [
+            f"{name_of(path)}:{number}: {found[0]}"
+            for path in CORE
+            if "making" not in path.parts and path.name != "command_line.py"
+            if '__name__ == "__main__"' not in path.read_text("utf-8")
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+            if (found := LOUD.search(line))
+        ]
+    )
 
 
 def test_nothing_that_is_run_needs_how_weights_were_made():
