@@ -45,7 +45,6 @@ def our_files() -> list[Path]:
 FILES = our_files()
 PYTHON = [path for path in FILES if path.suffix == ".py"]
 CORE = [path for path in PYTHON if path.is_relative_to(ROOT / "flexiact_core")]
-# What ComfyUI may come to import: benchmarks are run by themselves.
 PACK = [path for path in PYTHON if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks")]
 
 

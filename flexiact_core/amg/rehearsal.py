@@ -38,18 +38,17 @@ def make_small_amg(dtype: torch.dtype = torch.float32, seed: int = 0, text_width
             norm_num_groups=4,
             scaling_factor=0.18215,
         )
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=text_width,
-                intermediate_size=32,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                hidden_act="gelu",
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
+        words = CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=text_width,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            hidden_act="gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
         )
+        text_encoder = CLIPTextModel(words)
     for module in (unet, vae, text_encoder):
         if dtype != torch.float32:
             module.to(dtype)
