@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host.media import read_frames
+from host.models import NAME
 from host.thumbnails import BACKGROUND, GAP_PX, SIDE_PX, STAND_INS, make_thumbnail
 from host.thumbnails import WORKFLOWS as FOLDER
 from host.workflow import check_workflow, to_prompt
@@ -90,6 +91,15 @@ def test_a_workflow_for_5b_runs_with_other_files_and_sizes(path, server, object_
     run = server.run(fit_to_small_model(to_prompt(load_workflow(path), object_info)))
     (video,) = (read_frames(file) for file in server.output_files(run) if file.suffix == ".mp4")
     assert len(video) == NUM_FRAMES and video[0].size == (FRAME_PX, FRAME_PX)
+
+
+def test_the_quickstart_runs_on_a_base_laid_out_as_the_released_one(server, object_info):
+    base = server.base / "models" / "CogVideo" / NAME
+    assert (base / "tokenizer" / "spiece.model").exists() and not (base / "tokenizer" / "tokenizer.json").exists()
+    assert len(list((base / "transformer").glob("*-of-*.safetensors"))) == 3
+    run = server.run(fit_to_small_model(to_prompt(load_workflow(FOLDER / "flexiact_quickstart.json"), object_info)))
+    videos = [read_frames(file) for file in server.output_files(run) if file.suffix == ".mp4"]
+    assert [len(frames) for frames in videos] == [NUM_FRAMES] * len(videos) and videos
 
 
 @each_for_5b
