@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import FileError
+from .errors import FileError, why
 
 
 def fit_sound(samples: Tensor, rate: int, seconds: float) -> Tensor:
@@ -49,7 +49,7 @@ def read_sound(source: Path | str | BytesIO, start: float = 0.0, seconds: float 
                 if done >= length:
                     break
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise FileError(f"{name}: its sound cannot be read ({error}). Choose or encode it again.") from error
+        raise FileError(f"{name}: its sound cannot be read ({why(error)}). Choose or encode it again.") from error
     if not pieces:
         return None
     sound = torch.cat(pieces, -1)[..., round(start * rate) :]

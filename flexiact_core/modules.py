@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from .errors import FileError
 
 AnyModule = TypeVar("AnyModule", bound=torch.nn.Module)
 
@@ -58,3 +60,17 @@ def add_lora(
         # Cloned, so that nothing done to the layers reaches the matrices given.
         state = {key: value.clone() for key, value in matrices.items()}
         set_peft_model_state_dict(module, state, adapter_name=name, low_cpu_mem_usage=True)
+
+
+def make_empty(name: str, make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """The module that `make` builds from a config, without memory for its weights.
+
+    Raises FileError, naming the config, if the config is not one of such a module.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except Exception as error:
+        raise FileError(
+            f"{name}/config.json: not the settings of such a model ({type(error).__name__}). Download the file again."
+        ) from error

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_number
-from .errors import FileError, SettingError
+from .errors import FileError, SettingError, why
 from .shown_frames import check_source_size, hdr_kind, read_display, show_frame
 from .video import fit_frames
 from .weight_files import write_whole
@@ -115,7 +115,7 @@ def write_preview(path: Path, frames: Tensor, fps: int) -> Path:
         return write_whole(path, encode)
     except (av.FFmpegError, ValueError) as error:
         raise FileError(
-            f"{Path(path).name}: this preview could not be encoded ({error}). Everything works without it."
+            f"{Path(path).name}: this preview could not be encoded ({why(error)}). Everything works without it."
         ) from error
 
 

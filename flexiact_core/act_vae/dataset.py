@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import FileError, ShapeError
+from ..errors import FileError, ShapeError, why
 from ..poses.keypoints import read_openpose
 from ..poses.people import choose_person
 from ..poses.sequence import to_layout
@@ -62,7 +62,7 @@ def read_clips(path: Path, names: Sequence[str] = (), steps: int = RELEASED_STEP
     if path.is_file():
         return _checked(_from_list(path), path)
     if not path.is_dir():
-        raise FileError(f"{path}: no such file or folder. Give a list, a folder of .mat labels, or one of poses.")
+        raise FileError(f"{path.name}: no such file or folder. Give a list, a folder of .mat labels, or one of poses.")
     if any(path.glob("*.mat")):
         return _checked(_from_labels(path, names, steps, stride), path)
     return _checked(_from_poses(path, names, steps, stride), path)
@@ -145,7 +145,9 @@ def _from_labels(folder: Path, names: Sequence[str], steps: int, stride: int) ->
             boxes = torch.as_tensor(content["bbox"].astype("float32"))
         except Exception as error:
             # What scipy raises for a damaged file is any of a dozen things.
-            raise FileError(f"{path.name}: no label of Penn Action ({error}). Take it out of the folder.") from error
+            raise FileError(
+                f"{path.name}: no label of Penn Action ({why(error)}). Take it out of the folder."
+            ) from error
         if points.ndim != 3 or points.shape[1] != NUM_JOINTS or boxes.shape != (len(points), 4):
             raise FileError(f"{path.name}: x and y of {NUM_JOINTS} joints and a box in each frame are expected.")
         if names and action not in names:
@@ -191,7 +193,7 @@ def _read_video(path: Path) -> tuple[Tensor, int]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FileError(f"{path.name}: this is no JSON text ({error}). Save the POSE_KEYPOINT again.") from error
+        raise FileError(f"{path.name}: this is no JSON text ({why(error)}). Save the POSE_KEYPOINT again.") from error
     poses = to_layout(choose_person(read_openpose(content, 1.0, path.name)), PENN13)
     points = torch.full((poses.num_frames, NUM_JOINTS, 2), torch.nan)
     for frame in range(poses.num_frames if poses.num_people else 0):

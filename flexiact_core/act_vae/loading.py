@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import FileError
+from ..errors import FileError, why
 from ..file_lists import mentions, walk_files
 from ..pickles import PICKLE_SUFFIXES
 from ..weight_files import check_keys, read_metadata, read_tensors, write_tensors
@@ -197,7 +197,9 @@ def _from_one_file(path: Path) -> ACTVAE:
         actions = _named_in(about) or None
         steps, margin = int(about.get("steps", RELEASED_STEPS)), float(about.get("margin", RELEASED_MARGIN))
     except ValueError as error:
-        raise FileError(f"{path.name}: what it says of itself cannot be read ({error}). Get the file again.") from error
+        raise FileError(
+            f"{path.name}: what it says of itself cannot be read ({why(error)}). Get the file again."
+        ) from error
     return make_model(
         {kind: state for kind, state in parts.items() if state},
         actions=actions, steps=steps, margin=margin, judge=judge or None, name=path.stem,
@@ -209,7 +211,9 @@ def _named_in(about: Mapping[str, str]) -> tuple[str, ...]:
     try:
         names = json.loads(about.get("actions", "[]"))
     except ValueError as error:
-        raise FileError(f"actions: no list of names ({error}). Get the file again from where it is from.") from error
+        raise FileError(
+            f"actions: no list of names ({why(error)}). Get the file again from where it is from."
+        ) from error
     if not isinstance(names, list):
         raise FileError("actions: no list of names. Get the file again from where it is from.")
     return tuple(map(str, names))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import FileError, ShapeError
+from ..errors import FileError, ShapeError, why
 from .letterbox import to_box
 from .pose_to_image import SIDE_PX
 from .released_list import ListRow, find_image
@@ -91,4 +91,4 @@ def _read_image(path: Path) -> Tensor:
         with Image.open(path) as picture:
             return torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
     except OSError as error:
-        raise FileError(f"{path.name}: this picture cannot be read ({error}). Save it again.") from error
+        raise FileError(f"{path.name}: this picture cannot be read ({why(error)}). Save it again.") from error

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, why
 from .model import NUM_JOINTS
 
 NUM_FIELDS = 188
@@ -42,7 +42,9 @@ def read_rows(path: Path) -> list[ListRow]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path.name}: this list cannot be read ({error}). Give the authors' text file.") from error
+        raise FileError(
+            f"{path.name}: this list cannot be read ({why(error)}). Give the authors' text file."
+        ) from error
     rows = [_read_row(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise FileError(f"{path.name}: no line in it. Give the authors' text file.")

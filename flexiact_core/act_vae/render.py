@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import SettingError, ShapeError
+from ..errors import SettingError, ShapeError, why
 from ..plots import tile_videos
 from ..poses.draw import Look, draw_poses
 from ..poses.sequence import PoseSequence, to_layout
@@ -118,7 +118,9 @@ def joints_of(poses: PoseSequence) -> Tensor:
         try:
             joints.append(complete_pose(chosen.points[frame, 0], chosen.scores[frame, 0])[0])
         except (ShapeError, IndexError) as error:
-            raise ShapeError(f"poses, frame {frame + 1}: no whole person ({error}). Leave the frame out.") from error
+            raise ShapeError(
+                f"poses, frame {frame + 1}: no whole person ({why(error)}). Leave the frame out."
+            ) from error
     return torch.stack(joints)
 
 

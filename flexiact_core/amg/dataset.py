@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, why
 from ..video import fit_frames
 from ..video_files import read_video
 from ..weight_files import read_tensor, read_tensors, write_tensors
@@ -132,8 +132,8 @@ def find_pairs(folder: Path) -> list[Pair]:
     videos = _videos(folder / "video")
     if not videos:
         raise FileError(
-            f"{folder}: no video/NAME.mp4 in it. Put pairs there: video/NAME.mp4, avatar/NAME.mp4 and the caption in "
-            f"video/NAME.txt; or give the release's layout ({VIDEO_FOLDER}, {AVATAR_FOLDERS[0]}, {CAPTION_FOLDER})."
+            f"{folder.name}: no video/NAME.mp4 in it. Put pairs there: video/NAME.mp4, avatar/NAME.mp4 and the caption"
+            f" in video/NAME.txt; or give the release's layout ({VIDEO_FOLDER}, {AVATAR_FOLDERS[0]}, {CAPTION_FOLDER})."
         )
     avatars, pairs = _videos(folder / "avatar"), []
     for name, video in videos.items():
@@ -145,7 +145,7 @@ def find_pairs(folder: Path) -> list[Pair]:
         try:
             words = caption.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise FileError(f"{caption.name}: cannot be read ({error}). Save it as text in UTF-8.") from error
+            raise FileError(f"{caption.name}: cannot be read ({why(error)}). Save it as text in UTF-8.") from error
         pairs.append(Pair(video, avatars[name], words))
     return pairs
 

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, why
+from ..model_folders import read_config
 from ..weight_files import check_keys, read_metadata, read_tensor, read_tensors, write_tensors
 from .keys import has_released_names, to_diffusers
 from .model import AMG, CONV_IN, INPUT_CHANNELS, LATENT_CHANNELS, Adapter, describe_unet, empty_unet, lora_shapes
 from .model import widen_input as widen
-from .parts import has_parts, load_parts, read_folder, read_json
+from .parts import has_parts, load_parts, read_folder
 
 FAMILY = "amg adapter"
 # Parts of a UNet's config that its tensors' shapes do not tell; released values without a config.
@@ -45,7 +46,7 @@ def load_amg(
     """
     source = Path(source)
     name = source.name if source.is_dir() else source.stem
-    config = read_json(source / "unet" / "config.json") if source.is_dir() else {}
+    config = read_config(source / "unet" / "config.json") if source.is_dir() else {}
     unet, learned = build_unet(source.name, read_unet(source, max_bytes), dtype, config)
     reads_avatar = bool(learned.conv_in[CONV_IN[0]][:, LATENT_CHANNELS:].any())
     if adapter is not None:
@@ -184,7 +185,7 @@ def _describe(name: str, shapes: Mapping[str, tuple[int, ...]], stored: Mapping[
     try:
         config = {key: stored[key] for key in UNTOLD if key in stored} | describe_unet(shapes)
     except (FileError, ValueError, KeyError, IndexError) as error:
-        reason = error if isinstance(error, FileError) else f"not a whole video UNet ({error}). {NEEDED}"
+        reason = error if isinstance(error, FileError) else f"not a whole video UNet ({why(error)}). {NEEDED}"
         raise FileError(f"{name}: {reason}") from error
     if config["in_channels"] not in (LATENT_CHANNELS, INPUT_CHANNELS):
         raise FileError(f"{name}: {config['in_channels']} input channels found, 8 needed (4 in a base). {NEEDED}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, why
+from ..model_folders import read_config, weight_files_of
+from ..modules import make_empty
 from ..weight_files import check_keys, open_safetensors, read_tensors
 from .model import LATENT_CHANNELS
 
@@ -49,8 +50,8 @@ def load_parts(source: Path, dtype: torch.dtype, tokenizer_folder: Path | None =
         missing = [part for part in PARTS if not (source / part).is_dir()]
         if missing:
             raise FileError(f"{source.name}: no {' and no '.join(missing)} folder in it. {NEEDED}")
-        text, config = read_folder(source / "text_encoder"), read_json(source / "text_encoder" / "config.json")
-        vae, vae_config = read_folder(source / "vae"), read_json(source / "vae" / "config.json")
+        text, config = read_folder(source / "text_encoder"), read_config(source / "text_encoder" / "config.json")
+        vae, vae_config = read_folder(source / "vae"), read_config(source / "vae" / "config.json")
         tokenizer_folder = source / "tokenizer"
     else:
         text, vae = read_prefixed(source, TEXT_PREFIX), read_prefixed(source, VAE_PREFIX)
@@ -68,8 +69,7 @@ def build_text_encoder(name: str, state: Mapping[str, Tensor], config: Mapping[s
     """transformers' CLIPTextModel with these weights. Raises FileError if keys or shapes are wrong."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    with torch.device("meta"):
-        encoder = CLIPTextModel(CLIPTextConfig.from_dict(dict(config)))
+    encoder = make_empty(f"{name}/text_encoder", lambda: CLIPTextModel(CLIPTextConfig.from_dict(dict(config))))
     expected = {key: tuple(value.shape) for key, value in encoder.state_dict().items()}
     # transformers 5 dropped the outer name that files still have.
     prefix = "text_model." if next(iter(expected)).startswith("text_model.") else ""
@@ -90,8 +90,7 @@ def build_vae(name: str, state: Mapping[str, Tensor], config: Mapping[str, Any],
     channels = config.get("latent_channels")
     if channels != LATENT_CHANNELS:
         raise FileError(f"{name}: its VAE has {channels} latent channels, {LATENT_CHANNELS} needed. {NEEDED}")
-    with torch.device("meta"):
-        vae = AutoencoderKL.from_config(dict(config))
+    vae = make_empty(f"{name}/vae", lambda: AutoencoderKL.from_config(dict(config)))
     check_keys(
         f"{name}/vae", _shapes(state), {key: tuple(value.shape) for key, value in vae.state_dict().items()}, NEEDED
     )
@@ -156,27 +155,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder that diffusers or transformers saved, from its whole or split files."""
-    index = next((file for file in sorted(folder.glob("*.index.json")) if file.name.count(".") == 3), None)
-    if index is not None:
-        files = sorted({folder / name for name in read_json(index).get("weight_map", {}).values()})
-    else:
-        # Variants such as model.fp16.safetensors stand beside the plain file.
-        found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-        files = [file for file in found if file.name.count(".") == 1][:1] or found[:1]
-    if not files:
-        raise FileError(f"{folder.parent.name}/{folder.name}: no .safetensors file in it. Download the folder again.")
+    files = weight_files_of(folder, pickles=True)
     return {key: value for file in files for key, value in read_tensors(file).items()}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a config file. Raises FileError if it is missing or no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(
-            f"{path.parent.parent.name}/{path.parent.name}/{path.name}: missing or not readable ({error}). "
-            "Download the folder again."
-        ) from error
 
 
 def load_tokenizer(folder: Path | None):
@@ -186,10 +166,10 @@ def load_tokenizer(folder: Path | None):
     if folder is None:
         raise FileError("tokenizer: a single checkpoint brings none. Choose a diffusers folder, or connect CLIP.")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
         raise FileError(
-            f"{Path(folder).parent.name}/tokenizer: could not be loaded ({error}). Download the folder again."
+            f"{Path(folder).parent.name}/tokenizer: could not be loaded ({why(error)}). Download the folder again."
         ) from error
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import FileError, SettingError
+from ..errors import FileError, SettingError, why
+from ..model_folders import read_json
 from ..weight_files import read_tensor
 from .model import LATENT_CHANNELS, TRAINED_FRAMES
-from .parts import read_json
 from .pictures import frames_to_clip, preview_frame
 
 STEP = 3
@@ -81,7 +81,7 @@ def find_frames(folder: Path) -> dict[int, Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileError(f"{folder}: no such folder. Give the full path of one of the release's demo folders.")
+        raise FileError(f"{folder.name}: no such folder. Give the full path of one of the release's demo folders.")
     places = [folder, *(folder / name for name in AVATAR_FOLDERS)]
     for suffixes in (LATENT_SUFFIXES, PICTURE_SUFFIXES):
         for place in places:
@@ -146,7 +146,7 @@ def _read_pictures(paths: Sequence[Path]) -> Tensor:
     try:
         pictures = [np.array(Image.open(path).convert("RGB")) for path in paths]
     except OSError as error:
-        raise FileError(f"{paths[0].parent.name}: a picture cannot be read ({error}). Get it again.") from error
+        raise FileError(f"{paths[0].parent.name}: a picture cannot be read ({why(error)}). Get it again.") from error
     if len({picture.shape for picture in pictures}) > 1:
         raise FileError(f"{paths[0].parent.name}: pictures of several sizes. Keep one clip's files in a folder.")
     return torch.from_numpy(np.stack(pictures)).float() / 255

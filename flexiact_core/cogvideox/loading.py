@@ -11,12 +11,13 @@ import torch
 
 from ..downloads import find_unfinished
 from ..errors import FileError
+from ..model_folders import read_config, weight_files_of
+from ..modules import make_empty
 from ..weight_files import read_shapes, stamp_large
 from .family import family_of
 from .kinds import NEEDED, complete_config, describe_transformer, empty_transformer, refuse_other_kinds
-from .layouts import read_config, weight_files_of
 from .model import CogVideoXI2V
-from .parts import Part, check_room, contents_of, make_empty, plan_part
+from .parts import Part, check_room, contents_of, plan_part
 from .sampling import make_scheduler
 from .text_encoder import plan_text_encoder
 from .tokenizer import Tokenizer, load_tokenizer

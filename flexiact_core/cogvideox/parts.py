@@ -92,20 +92,6 @@ def contents_of(files: Iterable[Path]) -> dict[Path, dict[str, StoredTensor]]:
     return {file: read_contents(file) for file in files}
 
 
-def make_empty(name: str, make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
-    """The module that `make` builds from a config, without memory for its weights.
-
-    Raises FileError, naming the config, if the config is not one of such a module.
-    """
-    try:
-        with torch.device("meta"):
-            return make()
-    except Exception as error:
-        raise FileError(
-            f"{name}/config.json: not the settings of such a model ({type(error).__name__}). Download the file again."
-        ) from error
-
-
 def plan_part(
     name: str,
     kind: str,

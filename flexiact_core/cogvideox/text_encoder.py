@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ..errors import FileError
+from ..model_folders import read_config, weight_files_of
+from ..modules import make_empty
 from ..weight_files import StoredTensor, open_safetensors
-from .layouts import read_config, weight_files_of
-from .parts import Part, contents_of, make_empty, plan_part
+from .parts import Part, contents_of, plan_part
 
 FIRST_BLOCK = "encoder.block.0."
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from ..errors import FileError
+from ..model_folders import read_config, weight_files_of
+from ..modules import make_empty
 from .family import COGVIDEOX_1_0
-from .layouts import read_config, weight_files_of
-from .parts import Part, contents_of, make_empty, plan_part
+from .parts import Part, contents_of, plan_part
 
 # CogVideoX-5b-I2V's vae/config.json, for single files that come without one.
 RELEASED = {

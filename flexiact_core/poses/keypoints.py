@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
+from ..errors import ShapeError, why
 from .sequence import MIN_CANVAS_PX, PoseSequence, to_layout
 from .skeletons import BODY, BODY25, COCO17, FACE, FOOT, HAND_LEFT, HAND_RIGHT, LAYOUTS, WHOLEBODY, map_joints
 
@@ -106,7 +106,7 @@ def _list_frames(value: Any, name: str) -> list[Mapping[str, Any]]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise ShapeError(f"{name}: text that is no JSON ({error}). Connect a POSE_KEYPOINT output.") from error
+            raise ShapeError(f"{name}: text that is no JSON ({why(error)}). Connect a POSE_KEYPOINT output.") from error
     if isinstance(value, Mapping):
         return [value]
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -152,7 +152,7 @@ def _read_part(person: Mapping[str, Any], key: str, where: str) -> Tensor | None
     try:
         values = torch.tensor([float("nan") if number is None else float(number) for number in flat]).view(-1, 3)
     except (TypeError, ValueError) as error:
-        raise ShapeError(f"{where}, {key}: not all are numbers ({error}).") from error
+        raise ShapeError(f"{where}, {key}: not all are numbers ({why(error)}).") from error
     absent = ~torch.isfinite(values).all(-1) | (values[:, :2] == -1).any(-1)
     values = torch.where(absent.unsqueeze(-1), 0.0, values)
     values[:, 2].clamp_(0, 1)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from small_models import make_fae, make_refadapter, write_spiece_model
 
-from flexiact_core.cogvideox.layouts import read_config
 from flexiact_core.cogvideox.loading import load_base
 from flexiact_core.cogvideox.tokenizer import load_tokenizer
 from flexiact_core.errors import FileError, FlexiActError
 from flexiact_core.flexiact.fae import load_fae
 from flexiact_core.flexiact.refadapter import load_refadapter
+from flexiact_core.model_folders import read_config
 from flexiact_core.training import load_state, save_state
 from flexiact_core.weight_files import mentions, read_metadata, read_shapes, read_tensors
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..downloads import UNFINISHED, existing_file, find_unfinished, guarded
-from ..errors import FileError
+from .downloads import UNFINISHED, existing_file, find_unfinished, guarded
+from .errors import FileError
 
 # The index of the largest models has some hundred kilobytes.
 MAX_JSON_BYTES = 8_000_000
@@ -22,8 +22,10 @@ _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 _INDEX = re.compile(r".+\.safetensors\.index(\.[^.]+)?\.json")
 
 
-def weight_files_of(folder: Path) -> list[Path]:
+def weight_files_of(folder: Path, pickles: bool = False) -> list[Path]:
     """The .safetensors files of one part of a model, such as its transformer folder.
+
+    pickles: a single .bin file is taken, too, where there is no other.
 
     An index names them; without one all shards must be there; of several variants the plain one is taken. Files that
     begin with a dot are no weights (macOS leaves such beside each file it copies to other drives).
@@ -36,11 +38,22 @@ def weight_files_of(folder: Path) -> list[Path]:
         raise FileError(f"{part}: no such folder. Download the model's folder again.") from None
     indexes = sorted((name for name in names if _INDEX.fullmatch(name)), key=lambda name: name.count("."))
     chosen = _named_by_index(part, folder / indexes[0]) if indexes else _without_index(names)
+    if not chosen and pickles:
+        chosen = sorted((name for name in names if name.endswith(".bin")), key=lambda name: name.count("."))[:1]
     if not chosen:
         raise FileError(f"{part}: {_why_no_weights(folder, names)}")
     for name in chosen:
         _check_there(part, folder / name)
     return [folder / name for name in chosen]
+
+
+def read_json(file: Path, name: str = "") -> Any:
+    """What a .json file holds. Raises FileError, with its `name`, if it is missing, too large or no JSON."""
+    name = name or file.name
+    size = existing_file(file, name).stat().st_size
+    if size > MAX_JSON_BYTES:
+        raise FileError(f"{name}: {size / 1e6:.0f} MB are too much for such a file. Download it again.")
+    return guarded(file, lambda: json.loads(file.read_text(encoding="utf-8-sig")), name)
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -49,14 +62,14 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises FileError naming the file, as MODEL/PART/FILE, if it is missing, no table, or out of bounds.
     """
     name = f"{file.parent.parent.name}/{file.parent.name}/{file.name}"
-    content = _read_json(existing_file(file, name), name)
+    content = _table(file, name)
     _check_bounds(name, content)
     return content
 
 
 def _named_by_index(part: str, index: Path) -> list[str]:
     name = f"{part}/{index.name}"
-    table = _read_json(existing_file(index, name), name).get("weight_map", {})
+    table = _table(index, name).get("weight_map", {})
     if not isinstance(table, Mapping) or not all(isinstance(file, str) for file in table.values()):
         raise FileError(f"{name}: no table of files in it. Download it again.")
     files = sorted(set(table.values()))
@@ -110,10 +123,8 @@ def _check_there(part: str, file: Path) -> None:
         raise FileError(f"{name} is missing. Download the folder again.")
 
 
-def _read_json(file: Path, name: str) -> dict[str, Any]:
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise FileError(f"{name}: {file.stat().st_size / 1e6:.0f} MB are too much for such a file. Download it again.")
-    content = guarded(file, lambda: json.loads(file.read_text(encoding="utf-8-sig")), name)
+def _table(file: Path, name: str) -> dict[str, Any]:
+    content = read_json(file, name)
     if not isinstance(content, dict):
         raise FileError(f"{name}: a table of settings was expected, something else found. Download it again.")
     return content
