@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -11,6 +12,9 @@ from torch import Tensor
 from .errors import FileError
 
 AnyModule = TypeVar("AnyModule", bound=torch.nn.Module)
+
+# How many parts of a long call are done, and of how many. It may raise to stop the call.
+OnPart = Callable[[int, int], None]
 
 
 def share_weights(module: AnyModule) -> AnyModule:
@@ -28,6 +32,21 @@ def share_weights(module: AnyModule) -> AnyModule:
         if name != "_diffusers_hook"  # diffusers' registry of hooks knows the one module that it hooks
     }
     twin._modules = {name: None if child is None else share_weights(child) for name, child in module._modules.items()}
+    return twin
+
+
+def watch_calls(module: AnyModule, root: str, kind: str, on_part: OnPart | None, calls: int = 1) -> AnyModule:
+    """A second tree over the same weights that calls on_part before each part of a long call: it may raise to stop.
+
+    Parts are the modules of class `kind` below the child `root` ('' for the module itself), each called `calls` times.
+    on_part is given how many parts are done, and of how many. Without it, the module itself.
+    """
+    if on_part is None:
+        return module
+    twin, done = share_weights(module), itertools.count()
+    parts = [part for part in twin.get_submodule(root).modules() if type(part).__name__ == kind]
+    for part in parts:
+        part.register_forward_pre_hook(lambda *_: on_part(next(done), len(parts) * calls))
     return twin
 
 

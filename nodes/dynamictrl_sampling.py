@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .host import encodings, memory, progress
-from .sampling import sample_video
+from .sampling import sample_video, used_prompts
 from .sockets import BaseModel, RunAcceleration, WeightedFAEs
 
 
@@ -57,7 +57,7 @@ def perform_poses(
         num_frames=num_frames, steps=steps, cfg=cfg, scheduler=scheduler, seed=seed, acceleration=run,
     )  # fmt: skip
     frames = sample_video(
-        model, model.transformer, picture, (prompt, negative_prompt), compute,
+        model, model.transformer, picture, used_prompts(prompt, negative_prompt, cfg), compute,
         num_frames=num_frames, steps=steps, acceleration=run,
     )  # fmt: skip
     return plan.keep_frames(frames), drawn[plan.padding :]

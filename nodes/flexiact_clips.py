@@ -272,7 +272,8 @@ def encode_videos(model: BaseModel, videos: Sequence[Tensor], captions: Sequence
     bar = progress.Progress(len(videos))
     with memory.on_device(model.vae, encode_bytes(model.base, *videos[0].shape[:3])) as device:
         encoded = encode_clips(
-            model.base.vae, videos, prompt_embeds, empty_embeds, device, on_clip=lambda done: bar.step(done + 1)
-        )
+            model.base.vae, videos, prompt_embeds, empty_embeds, device, lambda done: bar.step(done + 1),
+            progress.LongCall("Encoding a clip", bar=False),
+        )  # fmt: skip
     digest = encodings.tensor_digest(encoded.video.mean, prompt_embeds)
     return ActionClips(encoded, captions[0], videos[0], digest)

@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .host import memory, progress
-from .sampling import sample_video
+from .sampling import sample_video, used_prompts
 from .sockets import BaseModel, RunAcceleration, WeightedFAEs
 
 
@@ -70,7 +70,7 @@ def perform_action(
         )  # fmt: skip
 
     return sample_video(
-        model, transformer, picture, prompts, compute,
+        model, transformer, picture, used_prompts(*prompts, settings["cfg"]), compute,
         num_frames=num_frames, steps=steps, acceleration=acceleration.run,
     )  # fmt: skip
 

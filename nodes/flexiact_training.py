@@ -304,19 +304,23 @@ def train_refadapter(
 def encode_list(model: BaseModel, clips: Sequence[ListedClip], folder: Path, seed: int) -> EncodedClips:
     """The listed clips, encoded into files in `folder` that are kept, so that a training that goes on does not do it
     again. Raises FileError and ShapeError as encode_listed_clips() does."""
-    from ..flexiact_core.cogvideox.encodings import encode_listed_clips, module_digest
+    from ..flexiact_core.cogvideox.encodings import encode_listed_clips, encoded_file, module_digest, way_of
     from ..flexiact_core.cogvideox.memory import encode_bytes
     from ..flexiact_core.cogvideox.model import clip_format
 
     form = clip_format(model.base)
-    captions = {caption: encodings.encode_prompt(model, caption) for caption in {clip.caption for clip in clips}}
+    made_with = module_digest(model.base.text_encoder)
+    way = way_of(model.base.vae, form, seed=seed, made_with=made_with)
+    asked = {clip.caption for clip in clips if not encoded_file(clip, folder, way).is_file()}
+    captions = {caption: encodings.encode_prompt(model, caption) for caption in asked}
     bar = progress.Progress(len(clips))
     with memory.on_device(
         model.vae, encode_bytes(model.base, form.max_frames, form.height_px, form.width_px)
     ) as device:
         return encode_listed_clips(
             model.base.vae, clips, folder, captions.__getitem__, form=form, device=device, seed=seed,
-            made_with=module_digest(model.base.text_encoder), on_clip=lambda index: bar.step(index + 1),
+            made_with=made_with, on_clip=lambda index: bar.step(index + 1),
+            on_part=progress.LongCall("Encoding a clip", bar=False),
         )  # fmt: skip
 
 

@@ -61,6 +61,11 @@ def sample_video(
     return decode(model, latents, (num_frames, *picture.shape[1:3]))
 
 
+def used_prompts(prompt: str, negative_prompt: str, cfg: float) -> tuple[str, str]:
+    """The prompts to encode: at cfg 1 the negative one has no effect, and the prompt stands for it at no cost."""
+    return (prompt, prompt) if cfg == 1 else (prompt, negative_prompt)
+
+
 def decode(model: BaseModel, latents: Tensor, size: tuple[int, int, int]) -> Tensor:
     """Frames (T, H, W, 3) in 0..1, on the CPU, of latents (1, L, C, h, w); size is (T, H, W)."""
     from ..flexiact_core.cogvideox.memory import decode_bytes
@@ -68,7 +73,8 @@ def decode(model: BaseModel, latents: Tensor, size: tuple[int, int, int]) -> Ten
     from ..flexiact_core.video import to_frames
 
     with memory.on_device(model.vae, decode_bytes(model.base, *size)) as device:
-        return to_frames(decode_latents(model.base.vae, latents, device, model.base.family.tile_px)).cpu()
+        on_part = progress.LongCall("Decoding the frames")
+        return to_frames(decode_latents(model.base.vae, latents, device, model.base.family.tile_px, on_part)).cpu()
 
 
 def _show_steps(model: BaseModel, picture: Tensor, posterior: Posterior, steps: int) -> Callable[[int, Tensor], None]:

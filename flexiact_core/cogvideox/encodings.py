@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..clip_lists import ListedClip
 from ..clips import ClipFormat, select_window
 from ..errors import FileError
+from ..modules import OnPart
 from ..video import to_model_pixels
 from ..video_files import read_video
 from ..weight_files import read_tensors, write_tensors
@@ -55,15 +57,17 @@ def encode_clips(
     empty_embeds: Tensor,
     device: torch.device,
     on_clip: Callable[[int], None] | None = None,
+    on_part: OnPart | None = None,
 ) -> Clips:
     """The videos (T, H, W, 3 in 0..1) and their first frames, encoded once on `device`, kept on the CPU.
 
-    on_clip is called after each video with its index; it may raise to stop.
+    on_clip is called after each video with its index, on_part before each layer as in encode_pixels(); they may raise
+    to stop.
     """
     posteriors, images = [], []
     for index, video in enumerate(videos):
-        posteriors.append(encode_pixels(vae, to_model_pixels(video), device))
-        images.append(encode_pixels(vae, to_model_pixels(video[:1]), device))
+        posteriors.append(encode_pixels(vae, to_model_pixels(video), device, on_part))
+        images.append(encode_pixels(vae, to_model_pixels(video[:1]), device, on_part))
         if on_clip is not None:
             on_clip(index)
     return Clips(
@@ -107,15 +111,20 @@ def content_digest(path: Path) -> str:
     Raises FileError if it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            contents = hashlib.sha256(str(size).encode())
-            for index in range(64):
-                if size > 64 * DIGEST_BYTES:
-                    file.seek((size - DIGEST_BYTES) * index // 63)
-                contents.update(file.read(DIGEST_BYTES))
+        found = os.stat(path)
+        return _content_digest(str(path), found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise FileError(f"{Path(path).name}: this file cannot be read ({error.strerror}). Check the list.") from error
+
+
+@lru_cache(maxsize=100_000)
+def _content_digest(path: str, size: int, _modified: int) -> str:
+    contents = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for index in range(64):
+            if size > 64 * DIGEST_BYTES:
+                file.seek((size - DIGEST_BYTES) * index // 63)
+            contents.update(file.read(DIGEST_BYTES))
     return contents.hexdigest()
 
 
@@ -130,6 +139,11 @@ def module_digest(module: torch.nn.Module) -> str:
     return contents.hexdigest()
 
 
+def way_of(vae, form: ClipFormat, images_per_clip: int = 8, seed: int = 0, made_with: str = "") -> str:
+    """The made_with of encoded_file() for what encode_listed_clips() makes with these arguments."""
+    return f"{module_digest(vae)}|{form}|{images_per_clip}|{seed}|{made_with}"
+
+
 def encode_listed_clips(
     vae: AutoencoderKLCogVideoX,
     clips: Sequence[ListedClip],
@@ -142,17 +156,18 @@ def encode_listed_clips(
     seed: int = 0,
     made_with: str = "",
     on_clip: Callable[[int], None] | None = None,
+    on_part: OnPart | None = None,
 ) -> EncodedClips:
     """The clips, encoded into files in `folder`; those that are there already are left as they are.
 
     Of each clip one stretch of the form's length, at a random place, and some of its frames, at random, as condition
     images. encode_caption gives embeddings (1, S, D); made_with names what it works with, such as module_digest() of a
-    text encoder. on_clip is called after each clip with its index.
+    text encoder. on_clip is called after each clip with its index, on_part before each layer as in encode_pixels().
     An encoding is known by the clip's content, stretch and caption, by the VAE, the form, the seed and made_with.
     Raises FileError and ShapeError if a video cannot be read or is too short.
     """
     files = []
-    way = f"{module_digest(vae)}|{form}|{images_per_clip}|{seed}|{made_with}"
+    way = way_of(vae, form, images_per_clip, seed, made_with)
     for index, clip in enumerate(clips):
         file = encoded_file(clip, folder, way)
         if not file.is_file():
@@ -161,8 +176,8 @@ def encode_listed_clips(
             frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=form.size_px)
             window = select_window(frames, form, generator) / 255
             picked = torch.randperm(len(window), generator=generator)[:images_per_clip]
-            video = encode_pixels(vae, to_model_pixels(window), device)
-            images = [encode_pixels(vae, to_model_pixels(window[at : at + 1]), device) for at in picked]
+            video = encode_pixels(vae, to_model_pixels(window), device, on_part)
+            images = [encode_pixels(vae, to_model_pixels(window[at : at + 1]), device, on_part) for at in picked]
             tensors = {
                 "video.mean": video.mean,
                 "video.std": video.std,

@@ -6,6 +6,7 @@ D text width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ..clips import ClipFormat
 from ..errors import FileError
-from ..modules import share_weights
+from ..modules import OnPart, share_weights, watch_calls
 from ..video import check_single_image, fit_frames, lay_over_white
 from ..weight_files import FileStamp
 from .family import COGVIDEOX_1_0, Family, family_of
@@ -25,6 +26,9 @@ from .family import COGVIDEOX_1_0, Family, family_of
 # The value of "rotary_spacing" in the config of a transformer trained with rotary positions as diffusers 0.42 spaces
 # them, not as the release does.
 SCALED_STOP = "scaled_stop"
+
+# Of the VAE, what a long call can be stopped before: diffusers' class of its convolutions.
+VAE_LAYER = "CogVideoXCausalConv3d"
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
@@ -192,23 +196,37 @@ def count_tokens(tokenizer: Tokenizer, prompt: str) -> int:
 
 @torch.no_grad()
 def encode_prompt(
-    text_encoder: T5EncoderModel, tokenizer: Tokenizer, prompt: str, length: int, device: torch.device
+    text_encoder: T5EncoderModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    length: int,
+    device: torch.device,
+    on_part: OnPart | None = None,
 ) -> Tensor:
     """Embeddings (1, S, D) of a prompt, padded or cut to `length` tokens, computed on `device`, where the encoder is.
 
     Padding is attended to, as in training of the base; a prompt that is cut still ends with the end token.
+    on_part is called before each layer with how many are done and of how many; it may raise to stop.
     """
     tokens = tokenizer(prompt).input_ids
     if len(tokens) > length:
         tokens = [*tokens[: length - 1], tokens[-1]]
     tokens = tokens + [tokenizer.pad_token_id] * (length - len(tokens))
-    return text_encoder(torch.tensor([tokens], device=device))[0]
+    watched = watch_calls(text_encoder, "", "T5Block", on_part)
+    return watched(torch.tensor([tokens], device=device))[0]
 
 
 @torch.no_grad()
-def encode_pixels(vae: AutoencoderKLCogVideoX, pixels: Tensor, device: torch.device) -> Posterior:
-    """The VAE's posterior of pixels (1, 3, T, H, W) in -1..1, float32 on the CPU; computed on `device`."""
-    distribution = vae.encode(pixels.to(device, vae.dtype)).latent_dist
+def encode_pixels(
+    vae: AutoencoderKLCogVideoX, pixels: Tensor, device: torch.device, on_part: OnPart | None = None
+) -> Posterior:
+    """The VAE's posterior of pixels (1, 3, T, H, W) in -1..1, float32 on the CPU; computed on `device`.
+
+    on_part is called before each layer of each few frames, as in encode_prompt().
+    """
+    few_frames = max(1, pixels.shape[2] // vae.num_sample_frames_batch_size)
+    watched = watch_calls(vae, "encoder", VAE_LAYER, on_part, few_frames)
+    distribution = watched.encode(pixels.to(device, vae.dtype)).latent_dist
     return Posterior(_frames_first(distribution.mean), _frames_first(distribution.std))
 
 
@@ -235,16 +253,29 @@ def decode_latents(
     latents: Tensor,
     device: torch.device,
     tile_px: tuple[int, int] = COGVIDEOX_1_0.tile_px,
+    on_part: OnPart | None = None,
 ) -> Tensor:
     """Pixels (1, 3, T, H, W), about -1..1, of latents (1, L, C, h, w); computed on `device`, where the VAE is.
 
     Frames larger than tile_px, height and width, are decoded in blended tiles: whole ones of 480x720 would need far
-    more memory.
+    more memory. on_part is called before each layer of each tile of each few frames, as in encode_prompt().
     """
     unscaled = latents.transpose(1, 2) / vae.config.scaling_factor
     tiled = share_weights(vae)
     tiled.enable_tiling(*tile_px)
+    few_frames = max(1, latents.shape[1] // vae.num_latent_frames_batch_size)
+    tiled = watch_calls(tiled, "decoder", VAE_LAYER, on_part, few_frames * _count_tiles(tiled, *latents.shape[-2:]))
     return tiled.decode(unscaled.to(device, vae.dtype)).sample
+
+
+def _count_tiles(vae: AutoencoderKLCogVideoX, latent_height: int, latent_width: int) -> int:
+    if latent_height <= vae.tile_latent_min_height and latent_width <= vae.tile_latent_min_width:
+        return 1
+    steps = (
+        int(vae.tile_latent_min_height * (1 - vae.tile_overlap_factor_height)),
+        int(vae.tile_latent_min_width * (1 - vae.tile_overlap_factor_width)),
+    )
+    return math.ceil(latent_height / steps[0]) * math.ceil(latent_width / steps[1])
 
 
 def fit_preview(image: Tensor, latent: Tensor) -> Tensor:

@@ -48,7 +48,8 @@ def encode_prompt(model: BaseModel, prompt: str):
     def compute():
         width = model.base.text_encoder.config.d_model
         with memory.on_device(model.text_encoder, 64 * length * width) as device:
-            return encode_prompt(model.base.text_encoder, model.base.tokenizer, prompt, length, device).cpu()
+            on_part = progress.LongCall("Reading the prompt")
+            return encode_prompt(model.base.text_encoder, model.base.tokenizer, prompt, length, device, on_part).cpu()
 
     return _kept.setdefault(model.base.text_encoder, Recent()).get((prompt, length), compute)
 
@@ -68,7 +69,8 @@ def encode_video(model: BaseModel, frames):
 
     def compute():
         with memory.on_device(model.vae, encode_bytes(model.base, *frames.shape[:3])) as device:
-            return encode_pixels(model.base.vae, to_model_pixels(frames), device)
+            on_part = progress.LongCall("Encoding a picture" if len(frames) == 1 else "Encoding a video")
+            return encode_pixels(model.base.vae, to_model_pixels(frames), device, on_part)
 
     return _kept.setdefault(model.base.vae, Recent()).get((tuple(frames.shape), digest), compute)
 

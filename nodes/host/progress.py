@@ -10,6 +10,9 @@ from comfy_execution.utils import get_executing_context
 
 logger = logging.getLogger("flexiact")
 
+# A call that will take longer than the second says so, once it has run long enough for a guess.
+TELLING_SECONDS, LONG_SECONDS = 5, 120
+
 
 class Progress:
     """Progress of one node: a bar, a line of text, a preview, and the point where Cancel takes effect."""
@@ -27,6 +30,34 @@ class Progress:
 
         memory.throw_exception_if_processing_interrupted()
         self.execution.set_progress(done, self.total, preview_image=None if preview is None else _to_pil(preview))
+
+
+class LongCall:
+    """Progress inside one long call of a model, by its parts: Cancel, a bar, and a word where it will take minutes.
+
+    what begins that sentence, such as "Reading the prompt". Without a bar, the node's own shows something else.
+    """
+
+    def __init__(self, what: str, bar: bool = True):
+        self.what, self.bar, self.said = what, bar, False
+        self.started = self.shown = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Reports that `done` of all parts are done. Raises ComfyUI's interrupt if the user has pressed Cancel."""
+        import comfy.model_management as memory
+
+        memory.throw_exception_if_processing_interrupted()
+        now = time.monotonic()
+        if done == 0:
+            self.started = now
+        if self.bar and now - self.shown > 0.2 and get_executing_context() is not None:
+            self.shown = now
+            ComfyAPISync().execution.set_progress(min(done, total), total)
+        seconds = now - self.started
+        if not self.said and done and seconds > TELLING_SECONDS and seconds * total / done > LONG_SECONDS:
+            self.said = True
+            minutes = round(seconds * total / done / 60)
+            say(f"{self.what} takes about {minutes} minutes on this device. Cancel stops it at any time.")
 
 
 class TrainingProgress(Progress):

@@ -132,3 +132,16 @@ def test_what_the_mask_of_a_cut_out_picture_hides_is_white(small_model, tmp_path
     # Load Image's mask of a picture without transparency.
     whole = sampling.fit_picture(small_model, image, "image", 64, 64, 9, torch.zeros(1, 64, 64))
     assert torch.equal(whole, sampling.fit_picture(small_model, image, "image", 64, 64, 9))
+
+
+def test_at_cfg_1_the_negative_prompt_is_not_read(small_model, monkeypatch):
+    from flexiact_core.cogvideox import model as core
+
+    read = []
+    encode = core.encode_prompt
+    monkeypatch.setattr(core, "encode_prompt", lambda *args: read.append(args[2]) or encode(*args))
+    for cfg, expected in ((1.0, ["one"]), (6.0, ["two", "not two"])):
+        read.clear()
+        for prompt in sampling.used_prompts(expected[0], "not two", cfg):
+            encodings.encode_prompt(small_model, prompt)
+        assert read == expected

@@ -237,3 +237,55 @@ def test_a_preview_of_one_colour_stays_in_range():
     assert torch.isfinite(preview).all()
     shown = preview_frame(seeded(1, 3, 16, 8, 12, seed=9) * 20, preview, 2)
     assert shown.min() >= 0 and shown.max() <= 1
+
+
+class Stop(Exception):
+    pass
+
+
+def parts_of(call):
+    """What a long call reported, and what it gave."""
+    heard = []
+    return call(lambda done, total: heard.append((done, total))), heard
+
+
+def stopped_at(call, part):
+    def on_part(done, _total):
+        if done == part:
+            raise Stop
+
+    with pytest.raises(Stop):
+        call(on_part)
+
+
+def long_calls(base):
+    """The calls that take minutes at full size, by name; each takes on_part."""
+    video = torch.rand(1, 3, 17, 48, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents = torch.randn(1, 5, 16, 12, 12, generator=torch.Generator().manual_seed(0))
+    return {
+        "text": lambda on_part=None: encode_prompt(base.text_encoder, base.tokenizer, "a cat", 16, CPU, on_part),
+        "frames": lambda on_part=None: encode_pixels(base.vae, video, CPU, on_part).mean,
+        "one tile": lambda on_part=None: decode_latents(base.vae, latents[..., :6, :6], CPU, (64, 64), on_part),
+        "tiles": lambda on_part=None: decode_latents(base.vae, latents, CPU, (64, 64), on_part),
+    }
+
+
+@pytest.mark.parametrize("name", ["text", "frames", "one tile", "tiles"])
+def test_a_long_call_reports_each_of_its_parts_and_gives_the_same(base, name):
+    call = long_calls(base)[name]
+    given, heard = parts_of(call)
+    assert torch.equal(given, call())
+    assert heard == [(done, len(heard)) for done in range(len(heard))]
+    # A layer at a time, of a few frames, of a tile: no part is the whole.
+    assert len(heard) >= {"text": 1, "frames": 20, "one tile": 20, "tiles": 80}[name]
+
+
+@pytest.mark.parametrize("name", ["text", "frames", "tiles"])
+def test_a_long_call_stops_at_any_part_and_leaves_the_model_as_it_was(base, name):
+    call = long_calls(base)[name]
+    before, heard = parts_of(call)
+    for part in {0, len(heard) // 2, len(heard) - 1}:
+        stopped_at(call, part)
+    assert torch.equal(call(), before)
+    # Nothing stays attached: the next call reports to its own listener alone.
+    assert parts_of(call)[1] == heard

@@ -92,3 +92,47 @@ def test_an_output_that_was_not_asked_for_stops_what_is_connected():
     from comfy_execution.graph_utils import ExecutionBlocker
 
     assert isinstance(progress.nothing(), ExecutionBlocker) and progress.nothing().message is None
+
+
+def test_a_long_call_ends_at_cancel_within_a_part(small_model, monkeypatch):
+    """Text encoder, VAE encode and VAE decode: none of them runs on to its end."""
+    import comfy.model_management as management
+    import torch
+    from flexiact_pack.nodes import sampling
+    from flexiact_pack.nodes.host import encodings
+
+    asked = []
+
+    def cancel_at_third():
+        asked.append(1)
+        if len(asked) == 2:
+            raise management.InterruptProcessingException
+
+    monkeypatch.setattr(management, "throw_exception_if_processing_interrupted", cancel_at_third)
+    latents = torch.zeros(1, 3, 16, 8, 8)
+    for call in (
+        lambda: encodings.encode_prompt(small_model, "a prompt of its own"),
+        lambda: encodings.encode_image(small_model, torch.rand(1, 64, 64, 3)),
+        lambda: sampling.decode(small_model, latents, (9, 64, 64)),
+    ):
+        asked.clear()
+        with pytest.raises(management.InterruptProcessingException):
+            call()
+        assert len(asked) == 2
+        call()  # and what was cancelled is not taken for done
+
+
+def test_a_call_that_takes_minutes_says_so_once_and_a_short_one_does_not(said, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+
+    def run(seconds_a_part):
+        call = progress.LongCall("Encoding a picture", bar=False)
+        for done in range(20):
+            call(done, 20)
+            clock[0] += seconds_a_part
+
+    run(1)
+    assert said == []
+    run(30)
+    assert said == ["Encoding a picture takes about 10 minutes on this device. Cancel stops it at any time."]
