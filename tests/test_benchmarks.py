@@ -99,3 +99,12 @@ def test_drawing_avatars_has_its_table():
     command = [sys.executable, "-m", "benchmarks.avatars", "--tiny", "--rounds", "1"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "| 1 x 64x64, 1 samples a pixel |" in printed and "| reading man.glb, once |" in printed
+
+
+def test_act_vae_has_its_table():
+    command = [sys.executable, "-m", "benchmarks.act_vae", "--rounds", "1", "--image-rounds", "0"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert printed[0] == "| what | seconds | a clip or picture |" and len(printed) == 2 + 2 * 4
+    assert all(line.count("|") == 4 for line in printed)
+    for latent in (64, 512):
+        assert any(line.startswith(f"| predict, latent {latent}, 64 clips") for line in printed)
