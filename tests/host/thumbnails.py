@@ -19,6 +19,7 @@ from PIL import Image
 
 from flexiact_core.world import shipped
 
+from .act_vae import poses_instead
 from .amg import change_inputs, with_amg_inputs
 from .demo import BACKGROUND, contact_sheet, spread
 from .dynamictrl import put_base, put_inputs, with_drawn_poses, with_stand_ins
@@ -72,6 +73,8 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
         put_base(server.base / "models")
         put_inputs(server.base / "input")
         prompt, where = with_drawn_poses(with_stand_ins(prompt)), "random weights, so noise"
+    if name in ("act_vae_image", "act_vae_dynamictrl"):
+        prompt, where = poses_instead(prompt), "the predicted poses"
     run = server.run(prompt)
     results = list(_results(server, prompt, run, where))
     if not results:

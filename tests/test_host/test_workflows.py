@@ -22,8 +22,8 @@ from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 # The demo's test runs the quickstart as it is, a test of training the other.
 RUN_ELSEWHERE = {"flexiact_quickstart", "flexiact_train"}
 FOR_5B = [path for path in WORKFLOWS if path.stem in STAND_INS]
-# AMG's and DynamiCtrl's have tests of their own.
-OWN_TESTS = ("amg_", "dynamictrl_")
+# These have tests of their own.
+OWN_TESTS = ("act_vae_", "amg_", "dynamictrl_")
 AS_SHIPPED = [
     path
     for path in WORKFLOWS
