@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .checks import check_number
@@ -132,10 +133,10 @@ def random_crops(
         shift = (torch.rand(2, generator=generator) * 2 - 1) * 2 * max_shift
         view = torch.tensor([[1 / scale, 0, shift[0]], [0, 1 / scale, shift[1]]])
         grid = F.affine_grid(view.expand(len(fitted), -1, -1), (len(fitted), 3, height_px, width_px), False)
-        moved = F.grid_sample(fitted.permute(0, 3, 1, 2), grid, "bicubic", "reflection", False)
+        moved = F.grid_sample(rearrange(fitted, "t h w c -> t c h w"), grid, "bicubic", "reflection", False)
         if flip and torch.rand((), generator=generator) < 0.5:
             moved = moved.flip(-1)
-        crops.append(moved.permute(0, 2, 3, 1).clamp(0, 1))
+        crops.append(rearrange(moved, "t c h w -> t h w c").clamp(0, 1))
     return crops
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from .errors import ShapeError
@@ -91,20 +92,21 @@ def fit_frames(frames: Tensor, width_px: int, height_px: int, *, pixel_aspect: f
     scale = max(width_px / (width * pixel_aspect), height_px / height)
     scaled_height = max(height_px, round(height * scale))
     scaled_width = max(width_px, round(width * pixel_aspect * scale))
-    channels_first = frames.permute(0, 3, 1, 2)
+    channels_first = rearrange(frames, "t h w c -> t c h w")
     if (scaled_height, scaled_width) != (height, width):
         channels_first = F.interpolate(
             channels_first, (scaled_height, scaled_width), mode="bicubic", antialias=True
         ).clamp(0, 255 if frames.dtype == torch.uint8 else 1)
     top, left = (scaled_height - height_px) // 2, (scaled_width - width_px) // 2
-    return channels_first[..., top : top + height_px, left : left + width_px].permute(0, 2, 3, 1)
+    cut = channels_first[..., top : top + height_px, left : left + width_px]
+    return rearrange(cut, "t c h w -> t h w c")
 
 
 def to_model_pixels(frames: Tensor) -> Tensor:
     """Pixels (1, 3, T, H, W) in -1..1, the VAE's layout, from frames (T, H, W, 3) in 0..1."""
-    return frames.permute(3, 0, 1, 2)[None] * 2 - 1
+    return rearrange(frames, "t h w c -> 1 c t h w") * 2 - 1
 
 
 def to_frames(pixels: Tensor) -> Tensor:
     """Frames (T, H, W, 3) in 0..1, float32, from pixels (1, 3, T, H, W) in -1..1."""
-    return (pixels[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0).contiguous()
+    return rearrange((pixels[0].float() / 2 + 0.5).clamp(0, 1), "c t h w -> t h w c").contiguous()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ..clips import ClipFormat
@@ -260,7 +261,7 @@ def decode_latents(
     Frames larger than tile_px, height and width, are decoded in blended tiles: whole ones of 480x720 would need far
     more memory. on_part is called before each layer of each tile of each few frames, as in encode_prompt().
     """
-    unscaled = latents.transpose(1, 2) / vae.config.scaling_factor
+    unscaled = rearrange(latents, "b l c h w -> b c l h w") / vae.config.scaling_factor
     tiled = share_weights(vae)
     tiled.enable_tiling(*tile_px)
     few_frames = max(1, latents.shape[1] // vae.num_latent_frames_batch_size)
@@ -284,7 +285,7 @@ def fit_preview(image: Tensor, latent: Tensor) -> Tensor:
     image is (1, H, W, 3) in 0..1, latent (1, 1, C, h, w). Works for any VAE, and shows this picture's colours best.
     """
     height, width = latent.shape[-2:]
-    colours = F.adaptive_avg_pool2d(image.permute(0, 3, 1, 2), (height, width))[0].flatten(1).T
+    colours = F.adaptive_avg_pool2d(rearrange(image, "b h w c -> b c h w"), (height, width))[0].flatten(1).T
     features = _with_constant(latent[0, 0].float().cpu().flatten(1).T)
     # A weak pull to zero keeps directions the picture does not show from running wild.
     gram = features.T @ features + 1e-3 * features.shape[0] * torch.eye(features.shape[1])
@@ -293,7 +294,7 @@ def fit_preview(image: Tensor, latent: Tensor) -> Tensor:
 
 def preview_frame(latents: Tensor, preview: Tensor, frame: int) -> Tensor:
     """A small picture (h, w, 3) in 0..1 of one latent frame of latents (1, L, C, h, w), by a map of fit_preview."""
-    channels_last = latents[0, frame].float().cpu().permute(1, 2, 0)
+    channels_last = rearrange(latents[0, frame].float().cpu(), "c h w -> h w c")
     return (_with_constant(channels_last) @ preview).clamp(0, 1)
 
 
@@ -302,4 +303,4 @@ def _with_constant(features: Tensor) -> Tensor:
 
 
 def _frames_first(latents: Tensor) -> Tensor:
-    return latents.transpose(1, 2).float().cpu()
+    return rearrange(latents, "b c l h w -> b l c h w").float().cpu()

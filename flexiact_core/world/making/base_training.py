@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...cogvideox.model import pad_image_latents
 from ...cogvideox.predict import make_predict
+from ...video import to_model_pixels
 from ..actions import Motion, sample_motion
 from ..render import render_frames
 from ..scenes import Scene, caption, sample_scene
@@ -84,7 +85,7 @@ def _encode_parts(
         plain, named = [], []
         for index in range(first, first + count):
             scene, motion, action = training_clip(index)
-            pixels = torch.from_numpy(render_frames(scene, motion)).permute(3, 0, 1, 2)[None] * 2.0 - 1.0
+            pixels = to_model_pixels(torch.from_numpy(render_frames(scene, motion)))
             pixels = pixels.to(device, torch.bfloat16)
             for name, part in (("video", pixels), ("image", pixels[:, :, :1])):
                 posterior = vae.encode(part).latent_dist

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ...metrics.video import psnr_db
+from ...video import to_frames, to_model_pixels
 from ..actions import sample_motion
 from ..render import render_frames, sprite_mask, track_of
 from ..scenes import FRAME_PX, in_any_pose, sample_scene
@@ -126,11 +127,11 @@ def measure_vae(vae: AutoencoderKLCogVideoX, num_clips: int = 16, seed: int = 10
         scene = sample_scene(int(rng.integers(2**31)))
         motion, _ = sample_motion(rng, medley_share=0.0)
         frames = render_frames(scene, motion)
-        pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] * 2.0 - 1.0
+        pixels = to_model_pixels(torch.from_numpy(frames))
         weight = next(vae.parameters())
         latents = vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist.mode()
-        decoded = vae.decode(latents).sample[0].permute(1, 2, 3, 0).float().cpu().numpy() / 2.0 + 0.5
-        error = np.square(decoded.clip(0, 1) - frames)
+        decoded = to_frames(vae.decode(latents).sample).cpu().numpy()
+        error = np.square(decoded - frames)
         whole.append(error.mean())
         sprite.append(error[sprite_mask(scene, track_of(scene, motion))].mean())
     return {"psnr_db": psnr_db(np.mean(whole)), "sprite_psnr_db": psnr_db(np.mean(sprite))}
@@ -144,7 +145,7 @@ def latent_scale(vae: AutoencoderKLCogVideoX, num_clips: int = 32) -> float:
         for _ in range(num_clips):
             motion, _ = sample_motion(rng, medley_share=0.0)
             frames = render_frames(sample_scene(int(rng.integers(2**31))), motion)
-            pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] * 2.0 - 1.0
+            pixels = to_model_pixels(torch.from_numpy(frames))
             weight = next(vae.parameters())
             means.append(vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist.mode().float().cpu())
     return 1.0 / float(torch.cat(means).std())
