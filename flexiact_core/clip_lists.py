@@ -43,9 +43,10 @@ def read_clip_list(file: Path, root: Path | None = None) -> list[ListedClip]:
     """
     file = Path(file)
     clips = []
-    for number, row in read_rows(file):
-        if not clips and len(row) > 1 and _to_number(row[1]) is None:
-            continue  # names of columns
+    rows = read_rows(file)
+    if rows and len(rows[0][1]) > 1 and not _is_number(rows[0][1][1]):
+        del rows[0]  # names of columns
+    for number, row in rows:
         start, end, fps = _read_numbers(file, number, row)
         path = find_listed(row[0], file, number, root)
         clips.append(ListedClip(path, start / fps, (end - start) / fps, row[-1].strip()))
@@ -114,9 +115,14 @@ def _read_numbers(file: Path, line: int, row: list[str]) -> tuple[float, float, 
     return start, end, fps
 
 
-def _to_number(text: str) -> float | None:
+def _is_number(text: str) -> bool:
+    """Whether it is meant as a number: nan and inf are."""
     try:
-        number = float(text)
+        float(text)
     except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+        return False
+    return True
+
+
+def _to_number(text: str) -> float | None:
+    return float(text) if _is_number(text) and math.isfinite(float(text)) else None

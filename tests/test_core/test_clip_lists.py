@@ -44,6 +44,19 @@ def test_a_bad_line_is_named_and_not_repeated(tmp_path, bad):
     assert str(row[0] or "?") not in str(refused.value) and str(tmp_path) not in str(refused.value)
 
 
+@pytest.mark.parametrize("number", ["nan", "-inf"])
+def test_a_first_line_with_an_impossible_number_is_no_header(tmp_path, number):
+    make_video(tmp_path / "a.mp4", num_frames=10, fps=8)
+    with pytest.raises(FileError, match="line 1: .* must be numbers"):
+        read_clip_list(write_rows(tmp_path / "list.csv", ["a.mp4", number, 10, 8, 0, "x"]))
+
+
+def test_only_the_first_line_is_a_header(tmp_path):
+    make_video(tmp_path / "a.mp4", num_frames=10, fps=8)
+    with pytest.raises(FileError, match="line 2: .* must be numbers"):
+        read_clip_list(write_rows(tmp_path / "list.csv", HEADER, HEADER, ["a.mp4", 0, 10, 8, 0, "x"]))
+
+
 def test_a_list_without_a_clip_is_refused(tmp_path):
     with pytest.raises(FileError, match="no clip in the list"):
         read_clip_list(write_rows(tmp_path / "list.csv", HEADER))
