@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
+from ..clip_lists import MAX_LIST_BYTES
+from ..downloads import existing_file
 from ..errors import FileError, why
 from .model import NUM_JOINTS
 
 NUM_FIELDS = 188
 NUM_TARGETS = 5
+# Numbers of actions count up from 0; Penn Action has 15.
+MAX_ACTIONS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +43,9 @@ class ListRow:
 
 def read_rows(path: Path) -> list[ListRow]:
     """The rows of a list. Raises FileError naming the line that cannot be read."""
-    path = Path(path)
+    path = existing_file(Path(path))
+    if path.stat().st_size > MAX_LIST_BYTES:
+        raise FileError(f"{path.name}: a list of more than {MAX_LIST_BYTES // 10**6} MB is not read. Split it.")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -59,10 +66,11 @@ def find_image(root: Path, listed: str) -> Path:
     parts = PurePosixPath(listed.strip().replace("\\", "/")).parts
     for start in range(len(parts)):
         candidate = root.joinpath(*(part for part in parts[start:] if part not in ("/", "..")))
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
     raise FileError(
-        f"{listed}: no such picture under {root}. Give the folder that holds Penn Action's frames/NNNN/NNNNNN.jpg."
+        f"{root.name}: a picture of the list is not in this folder. Give the folder that holds Penn Action's "
+        "frames/NNNN/NNNNNN.jpg."
     )
 
 
@@ -73,10 +81,10 @@ def _read_row(line: str, where: str) -> ListRow:
     try:
         action = int(float(fields[7]))
         numbers = torch.tensor([float(field) for field in fields[8:]])
-    except ValueError as error:
-        raise FileError(f"{where}: {error}. Give the authors' text file.") from error
+    except (ValueError, OverflowError) as error:
+        raise FileError(f"{where}: a word where a number is expected. Give the authors' text file.") from error
     box, people, targets, source = numbers.split([4, 20, NUM_TARGETS * 2 * NUM_JOINTS, 2 * NUM_JOINTS])
-    if not torch.isfinite(numbers).all() or action < 0 or not (box[2:] > box[:2]).all():
-        raise FileError(f"{where}: a box without an inside, or no number where one is expected. Take the line out.")
+    if not torch.isfinite(numbers).all() or not 0 <= action < MAX_ACTIONS or not (box[2:] > box[:2]).all():
+        raise FileError(f"{where}: a box without an inside, or a number out of range. Take the line out.")
     poses = torch.cat([source, targets]).view(1 + NUM_TARGETS, NUM_JOINTS, 2)
     return ListRow(tuple(fields[:6]), fields[6], action, box, people.view(NUM_TARGETS, 4), poses)

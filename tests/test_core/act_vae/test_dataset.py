@@ -27,7 +27,7 @@ def test_a_row_of_the_list_is_read_field_by_field(tmp_path):
     assert_close(row.people[0], torch.cat([points[1, 1].amin(0), points[1, 1].amax(0)]), atol=1e-3, rtol=0)
     assert find_image(pictures, row.images[2]) == pictures / "0001" / "000002.jpg"
     assert find_image(tmp_path, row.images[2]) == pictures / "0001" / "000002.jpg"
-    with pytest.raises(FileError, match="no such picture under"):
+    with pytest.raises(FileError, match="a picture of the list is not in this folder"):
         find_image(tmp_path / "elsewhere", row.images[0])
 
 
@@ -46,10 +46,13 @@ def test_the_list_gives_clips_in_its_own_box_and_says_which_do_not_move(tmp_path
     ("line", "words"),
     [
         ("a,b,c", "line 1: 188 fields expected, 3 found"),
-        (",".join(["x"] * 7 + ["one"] + ["1"] * 180), "line 1: could not convert"),
+        (",".join(["x"] * 7 + ["one"] + ["1"] * 180), "line 1: a word where a number"),
         (",".join(["x"] * 7 + ["1"] + ["1"] * 180), "line 1: a box without an inside"),
-        (",".join(["x"] * 7 + ["1"] + ["0", "0", "9", "9"] + ["nan"] * 176), "line 1: .* no number"),
-        ("", "no line in it"),
+        (",".join(["x"] * 7 + ["1"] + ["0", "0", "9", "9"] + ["nan"] * 176), "line 1: .* a number out of range"),
+        (",".join(["x"] * 7 + ["1e9"] + ["1", "1", "9", "9"] + ["1"] * 176), "line 1: .* a number out of range"),
+        (",".join(["x"] * 7 + ["1e999"] + ["1", "1", "9", "9"] + ["1"] * 176), "line 1: a word where a number"),
+        ("", "the file is empty"),
+        ("\n", "no line in it"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(tmp_path, line, words):

@@ -67,7 +67,7 @@ def test_a_row_of_the_list_comes_with_its_pictures_and_people(tmp_path):
     # Of a box 190 px wide and 180 high, 64 px of which one is 2.97 of the picture's.
     wide = float(row.people[0][2] - row.people[0][0]) * 64 / 190
     assert abs(float(clip.people[0, 0].sum(-1).max()) - wide) <= 2
-    with pytest.raises(FileError, match="no such picture"):
+    with pytest.raises(FileError, match="a picture of the list is not in this folder"):
         read_clip(row, tmp_path / "none")
 
 
