@@ -49,6 +49,7 @@ def perform_poses(
     check_takes_poses(model.base.transformer)
     run = (acceleration or RunAcceleration(EXACT)).run
     plan = plan_frames(num_frames, frame_rule)
+    _say_what_is_far(width, height)
     picture = _picture(model, image, mask, width, height)
     drawn = _drawn(plan, width, height, poses, pose_video, pose_colours)
     pose_posterior = encodings.encode_video(model, drawn)
@@ -61,6 +62,16 @@ def perform_poses(
         num_frames=num_frames, steps=steps, acceleration=run,
     )  # fmt: skip
     return plan.keep_frames(frames), drawn[plan.padding :]
+
+
+def _say_what_is_far(width: int, height: int) -> None:
+    from ..flexiact_core.cogvideox.family import DYNAMICTRL
+
+    most = max(DYNAMICTRL.width_px, DYNAMICTRL.height_px)
+    if max(width, height) > most:
+        progress.say(
+            f"{width}x{height}: no side was over {most} pixels in training. It takes longer, and may look odd."
+        )
 
 
 def _picture(model: BaseModel, image, mask, width: int, height: int):

@@ -108,3 +108,16 @@ def test_act_vae_has_its_table():
     assert all(line.count("|") == 4 for line in printed)
     for latent in (64, 512):
         assert any(line.startswith(f"| predict, latent {latent}, 64 clips") for line in printed)
+
+
+def test_poses_have_their_table():
+    command = [sys.executable, "-m", "benchmarks.pose", "--tiny", "--rounds", "1"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for what in (
+        "64 tokens: with poses / without",
+        "as released / one",
+        "in streams",
+        "counted at 20,400 tokens",
+        "768x1360",
+    ):
+        assert what in printed

@@ -70,7 +70,11 @@ def norm_pose(pose_norm, tokens: Tensor, temb: Tensor) -> tuple[Tensor, Tensor]:
     Source: DynamiCtrl, PoseAdaptiveLayerNorm.
     """
     shift, scale, gate = pose_norm["linear"](F.silu(temb)).unsqueeze(1).chunk(3, dim=-1)
-    return torch.addcmul(shift, pose_norm["norm"](tokens), 1 + scale), gate
+    normed = pose_norm["norm"](tokens)
+    if len(normed) < len(temb):
+        return torch.addcmul(shift, normed, 1 + scale), gate
+    # In place: one more tensor of this size would be the largest thing that poses hold.
+    return normed.mul_(1 + scale).add_(shift), gate
 
 
 class PoseStream:

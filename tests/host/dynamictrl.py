@@ -100,10 +100,13 @@ def with_stand_ins(prompt: dict) -> dict:
 
 def with_drawn_poses(prompt: dict) -> dict:
     """`prompt` that also saves the poses of the first sampler as a video."""
-    sampler = next(key for key, node in prompt.items() if node["class_type"] == "DynamiCtrlSampler")
-    video = {"images": [sampler, 2], "fps": 16.0, "bit_depth": 8}
+    sampler = next(node for node in prompt.values() if node["class_type"] == "DynamiCtrlSampler")
+    look = {"body": True, "hands": True, "face": True, "stroke": 30.0, "min_score": 0.3, "colours": "dynamictrl"}
+    look |= {"width": 4 * WIDTH, "height": 4 * HEIGHT, "poses": sampler["inputs"]["poses"]}
+    video = {"images": ["draw", 0], "fps": 16.0, "bit_depth": 8}
     save = {"video": ["drawn", 0], "filename_prefix": "flexiact/avatars_poses", "format": "auto", "codec": "auto"}
     more = {
+        "draw": {"class_type": "DrawPose", "inputs": look, "_meta": {"title": "draw"}},
         "drawn": {"class_type": "CreateVideo", "inputs": video, "_meta": {"title": "drawn"}},
         "save drawn": {"class_type": "SaveVideo", "inputs": save, "_meta": {"title": "poses to perform"}},
     }

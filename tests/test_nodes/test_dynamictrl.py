@@ -143,11 +143,50 @@ def test_sound_is_cut_or_filled_to_the_frames(running_node, model, image, rate):
         assert not audio["waveform"][..., kept:].any()
 
 
+def test_sound_of_a_trimmed_file_begins_where_it_does(running_node, model, image, tmp_path):
+    from comfy_api.latest import InputImpl
+    from host.dynamictrl import RATE, put_inputs
+
+    put_inputs(tmp_path)
+    whole = InputImpl.VideoFromFile(str(tmp_path / "driving.mp4"))
+    late = InputImpl.VideoFromFile(str(tmp_path / "driving.mp4"), start_time=0.5, duration=0.25)
+    sounds = [run(model, image, driving_video=video)[1].get_components().audio for video in (whole, late)]
+    for sound in sounds:
+        assert sound["sample_rate"] == RATE and sound["waveform"].shape[-1] == round(13 / 16 * RATE)
+    first, second = (sound["waveform"][0, 0] for sound in sounds)
+    torch.testing.assert_close(second[: RATE // 4], first[RATE // 2 : RATE * 3 // 4], atol=1e-3, rtol=0)
+    assert first[-100:].any() and not second[RATE // 4 :].any()
+
+
+def test_a_silent_driving_video_gives_no_sound(running_node, model, image):
+    from fractions import Fraction
+
+    from comfy_api.latest import InputImpl, Types
+
+    parts = Types.VideoComponents(images=torch.rand(5, 32, 32, 3), frame_rate=Fraction(30))
+    assert run(model, image, driving_video=InputImpl.VideoFromComponents(parts))[1].get_components().audio is None
+
+
+def test_long_and_empty_prompts_and_a_single_pose_run(running_node, model, image, said):
+    for prompt in ("", "word " * 200):
+        assert run(model, image, prompt=prompt, poses=poses(1))[0].shape[0] == 13
+    assert any("the model reads the first" in line for line in said)
+
+
+def test_a_size_beyond_training_is_told(said):
+    from flexiact_pack.nodes.dynamictrl_sampling import _say_what_is_far
+
+    _say_what_is_far(768, 1360)
+    assert not said
+    _say_what_is_far(1376, 768)
+    assert "no side was over 1360" in said[0]
+
+
 def test_cancel_ends_a_run_and_the_next_one_is_whole(running_node, model, image):
     import comfy.model_management
 
     whole = run(model, image)[0]
-    for _ in range(3):
+    for _ in range(20):
         comfy.model_management.interrupt_current_processing(True)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             run(model, image)
@@ -156,8 +195,9 @@ def test_cancel_ends_a_run_and_the_next_one_is_whole(running_node, model, image)
 
 def test_the_base_is_asked_for_last():
     assert status() == ["image", "poses"]
-    assert status(image=1, poses=poses()) == ["model"]
-    assert status(image=1, poses=poses(), model=1) == []
+    there = {"image": torch.zeros(1, 32, 32, 3), "poses": poses()}
+    assert status(**there) == ["model"]
+    assert status(**there, model=object()) == []
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,25 @@ def test_step_caches_run_with_poses(dynamictrl, inputs):
     assert torch.isfinite(reused).all()
 
 
+def test_compiled_blocks_give_the_same_and_are_compiled_once(dynamictrl, inputs):
+    """What the poses add is another tensor in each layer and step, and no reason to compile anew."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    compile_block = torch.compile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda forward: compile_block(forward, backend=counter))
+        compiled = animate(dynamictrl, inputs, steps=3, acceleration=Acceleration(compiled=True))
+        after_three = counter.frame_count
+        torch._dynamo.reset()
+        counter.frame_count = 0
+        animate(dynamictrl, inputs, steps=1, acceleration=Acceleration(compiled=True))
+    torch._dynamo.reset()
+    assert counter.frame_count == after_three > 0
+    torch.testing.assert_close(compiled, animate(dynamictrl, inputs, steps=3), atol=1e-4, rtol=0)
+
+
 def test_the_scale_of_the_picture():
     inverted, plain = recorded_base(True).vae, recorded_base(False).vae
     scale = plain.config.scaling_factor
