@@ -154,7 +154,11 @@ class FlexiActSampler(io.ComfyNode):
                 inputs.side("width", COGVIDEOX_1_0.width_px),
                 inputs.side("height", COGVIDEOX_1_0.height_px),
                 inputs.num_frames(),
-                inputs.steps(50, 1000, "Denoising steps. Fewer are faster and rougher; 50 is the released value."),
+                inputs.steps(
+                    COGVIDEOX_1_0.steps,
+                    1000,
+                    "Denoising steps. Fewer are faster and rougher; 50 is the released value.",
+                ),
                 inputs.cfg(),
                 io.Float.Input(
                     "bias_strength",

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 LATENT_CHANNELS = COGVIDEOX_1_0.latent_channels
 
 # What single files, which come without a config, do not tell of themselves: the released values.
-_ALL_5B = {"num_attention_heads": 48, "in_channels": 32, "num_layers": 42, "use_rotary_positional_embeddings": True}
+_ALL_5B = {
+    "num_attention_heads": 48,
+    "in_channels": 2 * LATENT_CHANNELS,
+    "num_layers": 42,
+    "max_text_seq_length": COGVIDEOX_1_0.text_tokens,
+    "use_rotary_positional_embeddings": True,
+}
 COGVIDEOX_5B_I2V = _ALL_5B | {"use_learned_positional_embeddings": True}
 COGVIDEOX_15_5B_I2V = _ALL_5B | {
     "use_learned_positional_embeddings": False,
