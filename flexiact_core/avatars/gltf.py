@@ -88,11 +88,12 @@ def _check_size(file: GltfFile, instances: list) -> None:
         joints = file.item("skins", skin).get("joints") if skin is not None else []
         if not isinstance(joints, list) or len(joints) > MAX_JOINTS:
             raise file.fail(f"a skin has more than {MAX_JOINTS} joints, or none that can be read. Use a smaller rig.")
-    if triangles > MAX_TRIANGLES or vertices > MAX_VERTICES:
-        raise file.fail(
-            f"{triangles} triangles and {vertices} vertices; at most {MAX_TRIANGLES} and {MAX_VERTICES} are drawn. "
-            "Reduce the model before exporting."
-        )
+        # At once: a file of a few bytes may show one mesh in thousands of places.
+        if triangles > MAX_TRIANGLES or vertices > MAX_VERTICES:
+            raise file.fail(
+                f"{triangles} triangles and {vertices} vertices or more; at most {MAX_TRIANGLES} and {MAX_VERTICES} are "
+                "drawn. Reduce the model before exporting."
+            )
 
 
 def _attributes(file: GltfFile, primitive: dict) -> dict:
@@ -277,9 +278,10 @@ def _faces(file: GltfFile, primitive: dict, count: int) -> np.ndarray:
 def _normals(file: GltfFile, attributes: dict, points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The file's normals; if it has none, of the smooth surface, corners at the same point taken together."""
     if "NORMAL" in attributes:
-        stored = file.accessor(attributes["NORMAL"], ("VEC3",)).astype(np.float32)
+        stored = file.accessor(attributes["NORMAL"], ("VEC3",)).astype(np.float64)
         if len(stored) == len(points):
-            return stored / np.maximum(np.linalg.norm(stored, axis=1, keepdims=True), 1e-8)
+            return (stored / np.maximum(np.linalg.norm(stored, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    points = points.astype(np.float64)
     across = np.cross(points[faces[:, 1]] - points[faces[:, 0]], points[faces[:, 2]] - points[faces[:, 0]])
     _, same = np.unique(points, axis=0, return_inverse=True)
     same = same.reshape(-1)

@@ -74,7 +74,8 @@ class GltfFile:
         """Item `index` of the list `kind`. Raises FileError if it is no number, or past the end."""
         found = self.items(kind)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(found):
-            raise self.fail(f"{kind} {index} is used, but there are {len(found)}. The file is damaged: export it anew.")
+            named = f"{kind} {str(index)[:40]}"
+            raise self.fail(f"{named} is used, but there are {len(found)}. The file is damaged: export it anew.")
         return found[index]
 
     def count(self, inside: Mapping, key: str, default: int | None = None) -> int:
@@ -97,10 +98,11 @@ class GltfFile:
         accessor = self.item("accessors", index)
         kind = accessor.get("type")
         if kind not in kinds:
-            raise self.fail(f"accessor {index} has type {kind}, {' or '.join(kinds)} was expected.")
-        component = COMPONENTS.get(accessor.get("componentType"))
+            raise self.fail(f"accessor {index} has type {str(kind)[:40]}, {' or '.join(kinds)} was expected.")
+        component = _component(accessor)
         if component is None:
-            raise self.fail(f"accessor {index} has the unknown component type {accessor.get('componentType')}.")
+            found = str(accessor.get("componentType"))[:40]
+            raise self.fail(f"accessor {index} has the component type {found}, which glTF 2.0 does not know.")
         count, width = self.count(accessor, "count"), WIDTHS[kind]
         self.numbers_left -= count * width
         if self.numbers_left < 0:
@@ -210,7 +212,7 @@ class GltfFile:
         if not isinstance(sparse, dict) or not all(isinstance(sparse.get(k), dict) for k in ("indices", "values")):
             raise self.fail("a sparse accessor lacks its indices or values. The file is damaged: export it anew.")
         changed, where, what = self.count(sparse, "count"), sparse["indices"], sparse["values"]
-        kind = COMPONENTS.get(where.get("componentType"))
+        kind = _component(where)
         if changed > count or kind not in (np.uint8, np.uint16, np.uint32):
             raise self.fail(f"a sparse accessor changes {changed} of {count} elements, or counts them oddly.")
         rows = self._elements(where.get("bufferView"), self.count(where, "byteOffset", 0), changed, 1, kind)[:, 0]
@@ -258,6 +260,12 @@ def _parse(text: bytes, name: str) -> dict:
     if not isinstance(data, dict):
         raise FileError(f"{name}: its JSON is no object. A glTF 2.0 or GLB file is needed.")
     return data
+
+
+def _component(entry: Mapping) -> type | None:
+    """How its numbers are stored; None if it does not say."""
+    kind = entry.get("componentType")
+    return COMPONENTS.get(kind) if isinstance(kind, int) else None
 
 
 def _as_numbers(values: np.ndarray, normalised: bool) -> np.ndarray:

@@ -83,6 +83,7 @@ def _read_texture(file: GltfFile, index: object, read: dict[int, torch.Tensor]) 
     source = webp.get("source") if isinstance(webp, dict) else texture.get("source")
     if source is None:
         raise file.fail("a texture has no PNG, JPEG or WebP picture (KTX2 is not read). Export it with PNG textures.")
+    file.item("images", source)
     if source not in read:
         read[source] = _decode(file, file.image(source), f"image {source}")
     return read[source]

@@ -10,7 +10,7 @@ from .gltf_file import GltfFile
 from .pose import local_matrices
 
 MAX_NODES = 20_000
-WIDTH_OF_PATH = {"translation": 3, "rotation": 4, "scale": 3}
+PATHS = ("translation", "rotation", "scale")
 
 
 def read_skeleton(file: GltfFile) -> Skeleton:
@@ -93,7 +93,7 @@ def _transforms(file: GltfFile, nodes: list[dict], key: str, default: list[float
 
 def _read_channel(file: GltfFile, entry: dict, samplers: list[dict]) -> Channel | None:
     target, chosen = entry.get("target"), entry.get("sampler")
-    if not isinstance(target, dict) or target.get("path") not in WIDTH_OF_PATH or "node" not in target:
+    if not isinstance(target, dict) or target.get("path") not in PATHS or "node" not in target:
         return None
     file.item("nodes", target["node"])
     if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 <= chosen < len(samplers):
