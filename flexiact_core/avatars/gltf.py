@@ -91,8 +91,8 @@ def _check_size(file: GltfFile, instances: list) -> None:
         # At once: a file of a few bytes may show one mesh in thousands of places.
         if triangles > MAX_TRIANGLES or vertices > MAX_VERTICES:
             raise file.fail(
-                f"{triangles} triangles and {vertices} vertices or more; at most {MAX_TRIANGLES} and {MAX_VERTICES} are "
-                "drawn. Reduce the model before exporting."
+                f"{triangles} triangles and {vertices} vertices or more; at most {MAX_TRIANGLES} and {MAX_VERTICES} "
+                "are drawn. Reduce the model before exporting."
             )
 
 
