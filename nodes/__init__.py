@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from . import act_vae, amg, cogvideox, flexiact
-from .act_vae import CompareACTVAERow, LoadACTVAE, MeasurePoses, PoseToImage, PredictActionPoses
+from .act_vae import LoadACTVAE, MeasurePoses, PredictActionPoses
+from .act_vae_images import CompareACTVAERow, PoseToImage
 from .act_vae_training import TrainACTVAE
 from .amg import AMGSampler, LoadAMG, LoadAMGDemoFolder
 from .amg_training import SaveAMGAdapter, TrainAMG

@@ -62,19 +62,11 @@ def fit_action_poses(
     Raises SettingError if a setting is out of range, or start_from has other actions or another latent width.
     """
     check_training_settings(steps, learning_rate, batch_size, recipe)
-    if num_actions < 2:
-        raise SettingError(f"training: {num_actions} action(s); 2 or more are needed. Add clips of another action.")
-    if not (math.isfinite(kl_weight) and kl_weight >= 0):
-        raise SettingError(f"kl {kl_weight}: 0 or more is needed. The released value is {KL_WEIGHT}.")
+    _check(num_actions, kl_weight)
     generator = torch.Generator().manual_seed(seed)
     learner = start_predictor(num_actions, latent, generator)
     if start_from is not None:
-        if (start_from.num_actions, start_from.latent) != (num_actions, latent):
-            raise SettingError(
-                f"start_from: a model of {start_from.num_actions} actions and a latent of {start_from.latent}; "
-                f"{num_actions} and {latent} are asked for. Set them alike, or start anew."
-            )
-        learner.load_state_dict(start_from.state_dict())
+        _copy(start_from, learner)
     learner.to(device).train()
 
     def compute_loss() -> Tensor:
@@ -87,6 +79,22 @@ def fit_action_poses(
         dict(learner.named_parameters()), compute_loss, generator, steps=steps, learning_rate=learning_rate,
         resume=resume, on_step=on_step, stop_on=stop_on, recipe=recipe,
     )  # fmt: skip
+
+
+def _check(num_actions: int, kl_weight: float) -> None:
+    if num_actions < 2:
+        raise SettingError(f"training: {num_actions} action(s); 2 or more are needed. Add clips of another action.")
+    if not (math.isfinite(kl_weight) and kl_weight >= 0):
+        raise SettingError(f"kl {kl_weight}: 0 or more is needed. The released value is {KL_WEIGHT}.")
+
+
+def _copy(first: ActionPoses, learner: ActionPoses) -> None:
+    if (first.num_actions, first.latent) != (learner.num_actions, learner.latent):
+        raise SettingError(
+            f"start_from: a model of {first.num_actions} actions and a latent of {first.latent}; "
+            f"{learner.num_actions} and {learner.latent} are asked for. Set them alike, or start anew."
+        )
+    learner.load_state_dict(first.state_dict())
 
 
 def predictor_of(state: TrainingState) -> ActionPoses:

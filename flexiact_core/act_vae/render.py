@@ -97,6 +97,12 @@ def check_painter(model: ACTVAE) -> None:
         )
 
 
+def picture_notes(image: Tensor, source: SourcePose) -> tuple[str, ...]:
+    """What is odd about pictures (N, H, W, 3 or 4) and the pose of their person, a sentence each."""
+    several = (f"{len(image)} pictures: the first one is drawn in other poses",) if len(image) > 1 else ()
+    return (*several, *source.notes)
+
+
 def draw_square(poses: Tensor) -> Tensor:
     """Frames (T, 128, 128, 3) in 0..1 of poses (T, 26) in -1..1, drawn."""
     points = from_box(poses.unflatten(-1, (NUM_JOINTS, 2)), poses.new_tensor([0.0, 0.0, SIDE_PX, SIDE_PX]))

@@ -21,6 +21,8 @@ from flexiact_core.poses.keypoints import read_openpose, write_openpose
 
 nodes = pytest.importorskip("flexiact_pack.nodes.act_vae", reason="needs ComfyUI: run `make test`")
 
+images = pytest.importorskip("flexiact_pack.nodes.act_vae_images")
+
 pytestmark = pytest.mark.usefixtures("running_node", "said")
 HOW = {
     "steps": 0, "chain": False, "variants": 1, "temperature": 1.0, "num_frames": 0, "fps": 8.0, "person": "largest",
@@ -113,16 +115,17 @@ def test_an_action_of_another_model_is_a_sentence(shipped):
 def test_pictures_need_an_image_network(shipped):
     (poses,), *_ = predict(shipped)
     with pytest.raises(SettingError, match="figures has no pose-to-image network"):
-        nodes.PoseToImage.execute(shipped, torch.zeros(1, 128, 128, 3), poses, poses, "squat", 8.0)
+        images.PoseToImage.execute(shipped, torch.zeros(1, 128, 128, 3), poses, poses, "squat", 8.0)
 
 
 @torch.inference_mode()
-def test_a_person_is_drawn_again_in_each_pose(released):
+def test_a_person_is_drawn_again_in_each_pose(released, said):
     (poses,), *_ = predict(released)
     # Two pictures, one of them transparent: the first is taken.
     image = torch.rand(2, 128, 128, 4)
-    frames, video = nodes.PoseToImage.execute(released, image, poses, poses, "squat", 12.0).args
+    frames, video = images.PoseToImage.execute(released, image, poses, poses, "squat", 12.0).args
     assert frames.shape == (5, 128, 128, 3)
+    assert said[-1] == "2 pictures: the first one is drawn in other poses"
     components = video.get_components()
     assert components.frame_rate == 12 and components.images.shape == frames.shape
 
@@ -130,10 +133,10 @@ def test_a_person_is_drawn_again_in_each_pose(released):
 @torch.inference_mode()
 def test_a_row_of_the_authors_list_is_compared(released, tmp_path, shipped):
     path, pictures = put_list(tmp_path)
-    (picture,) = nodes.CompareACTVAERow.execute(released, str(path), str(pictures), 2, 0).args
+    (picture,) = images.CompareACTVAERow.execute(released, str(path), str(pictures), 2, 0).args
     assert picture.shape == (1, 3 * 132, 4 * 132, 3)
     with pytest.raises(FlexiActError, match="no pose-to-image network"):
-        nodes.CompareACTVAERow.execute(shipped, str(path), str(pictures), 2, 0)
+        images.CompareACTVAERow.execute(shipped, str(path), str(pictures), 2, 0)
 
 
 @torch.inference_mode()
