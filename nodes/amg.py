@@ -125,6 +125,8 @@ class LoadAMG(io.ComfyNode):
 class AMGSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
+        from ..flexiact_core.kernels import KERNEL_NAMES
+
         return io.Schema(
             node_id="AMGSampler",
             display_name="AMG Sampler",
@@ -202,6 +204,28 @@ class AMGSampler(io.ComfyNode):
                     tooltip=(
                         "What becomes of a prompt of more than 75 tokens. cut: the rest is left out, as in the "
                         "release. chunks: all of it is read, in pieces of 75."
+                    ),
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=list(KERNEL_NAMES),
+                    default=KERNEL_NAMES[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "The attention kernel. auto: torch's own choice. flash, cudnn, efficient, math: torch's "
+                        "others, the same but for rounding. sage: SageAttention 2, where it is installed; it compares "
+                        "in 8 bits, and so changes the video a little."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "compiled",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "On: each level of the UNet is compiled by torch, once for a size, which takes minutes. The "
+                        "video differs in rounding only. Off: nothing is compiled."
                     ),
                 ),
                 io.Conditioning.Input(

@@ -32,6 +32,8 @@ class Settings:
     fps: float
     fit: str
     long_prompt: str
+    attention: str = "auto"
+    compiled: bool = False
 
 
 def sample_frames(model: AMGModel, avatar, settings: Settings, positive=None, negative=None) -> Tensor:
@@ -145,6 +147,7 @@ def about(frames: Tensor | None, latents: Tensor, model: AMGModel) -> str:
 
 def denoise(model: AMGModel, noise: Tensor, avatar: Tensor, texts: tuple[Tensor, Tensor], settings: Settings) -> Tensor:
     """Latents (1, 4, F, h, w), with progress, a preview of the middle frame at each step, and Cancel."""
+    from ..flexiact_core.amg.acceleration import Acceleration, accelerate
     from ..flexiact_core.amg.memory import unet_bytes
     from ..flexiact_core.amg.pictures import preview_frame
     from ..flexiact_core.amg.sampling import sample_avatar_video
@@ -158,8 +161,9 @@ def denoise(model: AMGModel, noise: Tensor, avatar: Tensor, texts: tuple[Tensor,
     batched = settings.cfg != 1.0 and memory.has_room(patcher, 2 * half)
     with memory.on_device(patcher, half * (1 + batched)) as device:
         texts = [text.to(device, model.amg.dtype) for text in texts]
+        unet = accelerate(model.amg.unet, Acceleration(settings.attention, settings.compiled), like=texts[0])
         return sample_avatar_video(
-            model.amg.unet, noise.to(device), avatar.to(device), *texts, steps=settings.steps, cfg=settings.cfg,
+            unet, noise.to(device), avatar.to(device), *texts, steps=settings.steps, cfg=settings.cfg,
             batched=batched, on_step=on_step, between=progress.stop_if_cancelled,
         )  # fmt: skip
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from .pictures import CHUNK
 
-# Tensors as large as the first level's that a forward holds at its fullest: the feed-forward layer behind the input is
-# eight times as wide and a half, and what the way down leaves for the way up waits beside it.
-_TENSORS = 32
+# Tensors as large as the first level's that a forward holds at its fullest, counted on torch's meta device at released
+# size (benchmarks/amg.py): the last level's widest layers, beside what the way down left for the way up.
+_TENSORS = 84
 # Bytes of one pixel in SD's VAE in units of its first layer's width, as ComfyUI counts them.
 _ENCODE, _DECODE = 1767 / 128, 2178 / 128
 
