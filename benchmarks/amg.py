@@ -100,8 +100,6 @@ def bench_loading() -> list[str]:
     """A row for a file in the release's layout: its size, the weights' share of it, and what entered memory."""
     from diffusers import UNet3DConditionModel
 
-    from flexiact_core.amg.keys import diffusers_names  # noqa: F401 - the way in, as load_amg takes it
-
     code = (
         "import resource, sys; from pathlib import Path; import torch; import flexiact_core.amg.loading as loading\n"
         "import diffusers; diffusers.UNet3DConditionModel\n"
