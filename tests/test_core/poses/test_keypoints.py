@@ -8,7 +8,6 @@ import torch
 
 from flexiact_core.errors import ShapeError
 from flexiact_core.poses.keypoints import read_openpose, write_openpose
-from flexiact_core.poses.sequence import PoseSequence, check_poses
 from flexiact_core.poses.skeletons import LAYOUTS, WHOLEBODY
 
 NAMES = LAYOUTS[WHOLEBODY]
@@ -188,27 +187,3 @@ def test_a_frame_of_another_size_is_scaled_without_stretching():
 def test_what_cannot_be_read_is_named(value, words):
     with pytest.raises(ShapeError, match=words):
         read_openpose(value, 16)
-
-
-def test_nobody_anywhere_is_refused_with_the_number_of_frames():
-    with pytest.raises(ShapeError, match="no person found in 3 frames"):
-        check_poses(read_openpose([frame([])] * 3, 16))
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"layout": "x"}, "no layout 'x'"),
-        ({"points": torch.zeros(2, 1, 17, 2)}, "134 joints"),
-        ({"scores": torch.zeros(2, 134)}, "scores expected"),
-        ({"scores": torch.full((2, 1, 134), 1.5)}, "0..1"),
-        ({"points": torch.full((2, 1, 134, 2), math.nan)}, "must be numbers"),
-        ({"canvas": (1, 5)}, "canvas of 1x5"),
-        ({"fps": 0.0}, "frames a second"),
-    ],
-)
-def test_a_sequence_that_cannot_be_is_refused(change, words):
-    good = {"points": torch.zeros(2, 1, 134, 2), "scores": torch.zeros(2, 1, 134), "canvas": (8, 8), "fps": 8.0}
-    PoseSequence(**good)
-    with pytest.raises(ShapeError, match=words):
-        PoseSequence(**good | change)
