@@ -128,7 +128,7 @@ def negative_prompt():
     )
 
 
-def cfg(name: str = "cfg", tooltip: str | None = None, advanced: bool = False, default: float = 6.0):
+def cfg(name: str = "cfg", tooltip: str | None = None, advanced: bool = False, default: float = RELEASED.cfg):
     """Guidance."""
     tooltip = tooltip or "Guidance towards the prompt. 1: none, half the work. 6: released value. High: harsh colours."
     return io.Float.Input(
