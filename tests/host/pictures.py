@@ -20,6 +20,7 @@ from flexiact_core.video import to_frames
 from flexiact_core.world import shipped
 from flexiact_core.world.cases import STEPS, Case, load_world, transfer_case
 
+from .avatar_pictures import draw_people
 from .browser import NO_CHROMIUM, Frontend, find_chromium, open_browser
 from .environment import ROOT
 from .server import ComfyServer, HostError
@@ -38,6 +39,7 @@ def main() -> None:
     shares = rows[ACTIONS[0]][3]
     title = f"{ACTIONS[0]}: share of attention on the action's tokens"
     _save(draw_heat_map(shares, title=title, x_label="step", y_label="layer"), DOCS / "attention.png")
+    draw_people().save(DOCS / "avatars.png", optimize=True)
     if find_chromium() is None:
         print(NO_CHROMIUM)
         return
