@@ -180,102 +180,98 @@ def descend(
     that gives the state. Exceptions of `stop_on` end the training with the state after the last whole step.
     Raises SettingError if the loss is no longer a number, FileError if `resume` is of other parameters.
     """
-    turns = [Turn(compute_loss, tuple(parameters))] if callable(compute_loss) else list(compute_loss)
-    optimizers = {turn.keys: recipe.optimizer([parameters[key] for key in turn.keys], learning_rate) for turn in turns}
-    buffers = buffers or {}
-    losses: list[float] = []
+    descent = _Descent(parameters, compute_loss, generator, learning_rate, recipe, buffers or {})
     if resume is not None:
-        _restore(resume, parameters, optimizers, turns, buffers)
-        generator.set_state(resume.generator)
-        losses = resume.losses.tolist()
-
-    def take_state() -> TrainingState:
-        return _snapshot(parameters, optimizers, generator, losses, buffers)
-
-    for step in range(len(losses), steps):
+        descent.restore(resume)
+    for step in range(len(descent.losses), steps):
         random_state = generator.get_state()
-        turn = turns[step % len(turns)]
         try:
-            loss = turn.compute_loss()
-            if not math.isfinite(loss.item()):
-                raise SettingError(
-                    f"training: the loss is no longer a number at step {step + 1}. Use a smaller learning rate than "
-                    f"{learning_rate:g}."
-                )
-            loss.backward()
-            _update(
-                parameters, turn.keys, optimizers[turn.keys], recipe,
-                recipe.learning_rate(learning_rate, step // len(turns) + 1),
-            )  # fmt: skip
-            losses.append(loss.item())
+            descent.take_step()
             if on_step is not None:
-                on_step(step, losses[-1], take_state)
+                on_step(step, descent.losses[-1], descent.take_state)
         except stop_on:
-            if len(losses) == step:
+            if len(descent.losses) == step:
                 # Stopped half way through a step: whoever resumes draws the same batch again.
                 generator.set_state(random_state)
             break
-    return take_state()
+    return descent.take_state()
 
 
-def _update(
-    parameters: Mapping[str, torch.nn.Parameter],
-    keys: Sequence[str],
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    learning_rate: float,
-) -> None:
-    if recipe.gradient_clip is not None:
-        torch.nn.utils.clip_grad_norm_([parameters[key] for key in keys], recipe.gradient_clip)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    # A loss may have reached what another turn moves.
-    for parameter in parameters.values():
-        parameter.grad = None
+class _Descent:
+    """What moves from step to step: parameters with an optimizer for each kind of turn, and the losses so far."""
 
+    def __init__(
+        self,
+        parameters: Mapping[str, torch.nn.Parameter],
+        compute_loss: Callable[[], Tensor] | Sequence[Turn],
+        generator: torch.Generator,
+        learning_rate: float,
+        recipe: Recipe,
+        buffers: Mapping[str, Tensor],
+    ):
+        self.parameters, self.generator, self.buffers = parameters, generator, buffers
+        self.recipe, self.first_rate = recipe, learning_rate
+        self.turns = [Turn(compute_loss, tuple(parameters))] if callable(compute_loss) else list(compute_loss)
+        self.optimizers = {
+            turn.keys: recipe.optimizer([parameters[key] for key in turn.keys], learning_rate) for turn in self.turns
+        }
+        self.losses: list[float] = []
 
-def _snapshot(
-    parameters: Mapping[str, torch.nn.Parameter],
-    optimizers: Mapping[tuple[str, ...], torch.optim.Optimizer],
-    generator: torch.Generator,
-    losses: list[float],
-    buffers: Mapping[str, Tensor],
-) -> TrainingState:
-    learned = {key: value.detach().float().cpu().clone() for key, value in parameters.items()}
-    moments = {}
-    for keys, optimizer in optimizers.items():
-        for key in keys:
-            for moment in ("exp_avg", "exp_avg_sq"):
-                stored = optimizer.state[parameters[key]].get(moment)
-                stored = torch.zeros_like(learned[key]) if stored is None else stored.detach().cpu().clone()
-                moments[f"{moment}/{key}"] = stored
-    counted = {key: value.detach().cpu().clone() for key, value in buffers.items()}
-    return TrainingState(learned, moments, generator.get_state(), torch.tensor(losses, dtype=torch.float64), counted)
-
-
-def _restore(
-    state: TrainingState,
-    parameters: Mapping[str, torch.nn.Parameter],
-    optimizers: Mapping[tuple[str, ...], torch.optim.Optimizer],
-    turns: Sequence[Turn],
-    buffers: Mapping[str, Tensor],
-) -> None:
-    for key, value in (*parameters.items(), *buffers.items()):
-        stored = state.parameters.get(key, state.buffers.get(key))
-        if stored is None or stored.shape != value.shape:
-            found = "nothing" if stored is None else list(stored.shape)
-            raise FileError(
-                f"resume: the checkpoint is of another base or size ({key}: {list(value.shape)} expected, {found} "
-                "found). Start anew under another name, or load the base it was made with."
+    def take_step(self) -> None:
+        """One turn: its loss, its gradients, its update. Raises SettingError if the loss is no longer a number."""
+        step = len(self.losses)
+        turn, rounds = self.turns[step % len(self.turns)], step // len(self.turns)
+        loss = turn.compute_loss()
+        if not math.isfinite(loss.item()):
+            raise SettingError(
+                f"training: the loss is no longer a number at step {step + 1}. Use a smaller learning rate than "
+                f"{self.first_rate:g}."
             )
-        value.data.copy_(stored)
-    for keys, optimizer in optimizers.items():
-        updates = sum(turns[step % len(turns)].keys == keys for step in range(state.steps_done))
-        for key in keys if updates else ():
-            value = parameters[key]
-            optimizer.state[value] = {
-                "step": torch.tensor(float(updates)),
-                "exp_avg": state.moments[f"exp_avg/{key}"].to(value.device).clone(),
-                "exp_avg_sq": state.moments[f"exp_avg_sq/{key}"].to(value.device).clone(),
-            }
+        loss.backward()
+        if self.recipe.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_([self.parameters[key] for key in turn.keys], self.recipe.gradient_clip)
+        optimizer = self.optimizers[turn.keys]
+        for group in optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate(self.first_rate, rounds + 1)
+        optimizer.step()
+        # A loss may have reached what another turn moves.
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        self.losses.append(loss.item())
+
+    def take_state(self) -> TrainingState:
+        """A copy of everything, on the CPU."""
+        learned = {key: value.detach().float().cpu().clone() for key, value in self.parameters.items()}
+        moments = {}
+        for keys, optimizer in self.optimizers.items():
+            for key in keys:
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    stored = optimizer.state[self.parameters[key]].get(moment)
+                    stored = torch.zeros_like(learned[key]) if stored is None else stored.detach().cpu().clone()
+                    moments[f"{moment}/{key}"] = stored
+        counted = {key: value.detach().cpu().clone() for key, value in self.buffers.items()}
+        losses = torch.tensor(self.losses, dtype=torch.float64)
+        return TrainingState(learned, moments, self.generator.get_state(), losses, counted)
+
+    def restore(self, state: TrainingState) -> None:
+        """Goes back to a state. Raises FileError if it is of other parameters."""
+        for key, value in (*self.parameters.items(), *self.buffers.items()):
+            stored = state.parameters.get(key, state.buffers.get(key))
+            if stored is None or stored.shape != value.shape:
+                found = "nothing" if stored is None else list(stored.shape)
+                raise FileError(
+                    f"resume: the checkpoint is of another base or size ({key}: {list(value.shape)} expected, {found} "
+                    "found). Start anew under another name, or load the base it was made with."
+                )
+            value.data.copy_(stored)
+        for keys, optimizer in self.optimizers.items():
+            updates = sum(self.turns[step % len(self.turns)].keys == keys for step in range(state.steps_done))
+            for key in keys if updates else ():
+                value = self.parameters[key]
+                optimizer.state[value] = {
+                    "step": torch.tensor(float(updates)),
+                    "exp_avg": state.moments[f"exp_avg/{key}"].to(value.device).clone(),
+                    "exp_avg_sq": state.moments[f"exp_avg_sq/{key}"].to(value.device).clone(),
+                }
+        self.generator.set_state(state.generator)
+        self.losses = state.losses.tolist()
