@@ -26,11 +26,7 @@ from flexiact_core.flexiact.bias import MotionBias
 from flexiact_core.flexiact.fit import start_learning
 from flexiact_core.flexiact.motion import LayerMotion
 from flexiact_core.flexiact.processor import MotionAttention, motion_kwargs, project_motion, with_motion_attention
-from flexiact_core.flexiact.refadapter import (
-    ALPHA_PER_RANK,
-    matrices_by_weight,
-    with_refadapters,
-)
+from flexiact_core.flexiact.refadapter import to_lora, with_refadapters
 
 SCHEDULER = {
     "beta_end": 0.012,
@@ -74,9 +70,9 @@ class Bench:
         """The adapter inside the base's weights, which come back as they were."""
         weights = dict(self.transformer.named_parameters())
         kept = {}
-        for name, (down, up) in matrices_by_weight(self.adapter).items():
+        for name, own in to_lora(self.adapter).matrices.items():
             kept[name] = weights[name].data
-            weights[name].data = kept[name] + ADAPTER_WEIGHT * ALPHA_PER_RANK * up @ down
+            weights[name].data = kept[name] + ADAPTER_WEIGHT * own.scale * own.up @ own.down
         try:
             yield self.transformer
         finally:

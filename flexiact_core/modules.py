@@ -58,16 +58,22 @@ def add_lora(
     rank: int,
     alpha: float,
     matrices: Mapping[str, Tensor] | None = None,
+    ranks: Mapping[str, int] | None = None,
+    alphas: Mapping[str, float] | None = None,
 ) -> None:
     """Adds peft's LoRA layers to a module, in place, under a peft adapter name.
 
     targets are the ends of the names of the layers that get one; alpha / rank scales what they add. matrices are by
     peft's keys (LAYER.lora_A.weight is down, LAYER.lora_B.weight is up), and are copied. Without them down is drawn
-    at random and up is zero, so that nothing is changed yet. What was trainable before stays so, and nothing else.
+    at random and up is zero, so that nothing is changed yet. ranks and alphas are those of layers that have their own,
+    by the end of their names. What was trainable before stays so, and nothing else.
     """
     from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=matrices is None)
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=matrices is None,
+        rank_pattern=dict(ranks or {}), alpha_pattern=dict(alphas or {}),
+    )  # fmt: skip
     # peft freezes whatever is no LoRA matrix, and these parameters may be shared with another tree.
     trainable = {parameter: parameter.requires_grad for parameter in module.parameters()}
     # It draws a start from the random numbers of everybody.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import act_vae, amg, cogvideox, flexiact
+from . import act_vae, amg, cogvideox, flexiact, native
 from .act_vae import LoadACTVAE, MeasurePoses, PredictActionPoses
 from .act_vae_images import CompareACTVAERow, PoseToImage
 from .act_vae_training import TrainACTVAE
@@ -16,6 +16,15 @@ from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
 from .flexiact_clips import LoadReleasedAction, PrepareActionClips
 from .flexiact_training import TrainFAE, TrainRefAdapter
 from .host import folders
+from .native import (
+    ApplyFlexiAct,
+    CogVideoXFixes,
+    CogVideoXImageToVideo,
+    CogVideoXSampler,
+    CogVideoXSchedule,
+    LoadCogVideoXLora,
+    LoadCogVideoXNative,
+)
 from .poses import AlignPose, DrawPose
 from .world import LoadExampleAction, MeasureAction
 
@@ -47,12 +56,21 @@ NODE_CLASS_MAPPINGS = {
     "AlignPose": AlignPose,
     "DrawPose": DrawPose,
     "DynamiCtrlSampler": DynamiCtrlSampler,
+    "LoadCogVideoXNative": LoadCogVideoXNative,
+    "CogVideoXFixes": CogVideoXFixes,
+    "CogVideoXImageToVideo": CogVideoXImageToVideo,
+    "ApplyFlexiAct": ApplyFlexiAct,
+    "CogVideoXSampler": CogVideoXSampler,
+    "CogVideoXSchedule": CogVideoXSchedule,
+    "LoadCogVideoXLora": LoadCogVideoXLora,
 }
 
 check_inputs(NODE_CLASS_MAPPINGS.values())
 
 # Folders under models/ that the pack reads; a new one is a row here. The small world's files come with the pack.
-MODEL_FOLDERS = (cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, flexiact.FILES, amg.FILES, act_vae.MODELS)
+MODEL_FOLDERS = (
+    cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, native.LORAS, flexiact.FILES, amg.FILES, act_vae.MODELS,
+)  # fmt: skip
 SHIPPED = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
 
 

@@ -79,8 +79,14 @@ def _inputs(node: type) -> dict[str, tuple[str, str, bool]]:
         least, most = getattr(item, "min", None), getattr(item, "max", None)
         bounds = f" from {least} to {most}" if least is not None and most is not None else ""
         may_be_missing = bool(getattr(item, "optional", False) or getattr(item, "lazy", False))
-        found[item.id] = (item.get_io_type(), bounds, may_be_missing)
+        found[item.id] = (kind_of(item), bounds, may_be_missing)
     return found
+
+
+def kind_of(item: Any) -> str:
+    """ComfyUI's io type of an input or output; of one that takes several, all of them, as A/B."""
+    template = getattr(item, "template", None)
+    return item.get_io_type() if template is None else "/".join(kind.io_type for kind in template.allowed_types)
 
 
 def _shown(value: Any) -> str:

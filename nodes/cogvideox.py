@@ -39,7 +39,7 @@ class LoadCogVideoXI2V(io.ComfyNode):
                 inputs.file_list(
                     "model",
                     find_bases(),
-                    "A diffusers folder, or a single-file transformer (.safetensors, diffusers keys), in "
+                    "A diffusers folder, or a single-file transformer (.safetensors), in "
                     "models/CogVideo. To fetch the released base: " + BASES.command(),
                 ),
                 io.Combo.Input(
@@ -120,11 +120,11 @@ class LoadCogVideoXI2V(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..flexiact_core.cogvideox.loading import load_base
 
-        source, files = base_path(model), _part_files(text_encoder, vae)
+        source, files = base_path(model), part_files(text_encoder, vae)
         with memory.normal_tensors():
             base = load_base(
                 source,
-                _components(source, components, files),
+                components_of(source, components, files),
                 memory.compute_dtype(dtype),
                 keep_float8=weights != AS_STORED,
                 vocabulary=folders.t5_vocabulary(),
@@ -301,7 +301,7 @@ def _safetensors(kind: folders.ModelFolder, words: bytes) -> dict[str, Path]:
     return {name: path for name, path in found.items() if path.suffix == ".safetensors"}
 
 
-def _part_files(text_encoder: str, vae: str) -> dict[str, Path | None]:
+def part_files(text_encoder: str, vae: str) -> dict[str, Path | None]:
     """The single files chosen, by the part they are; None for what the components give."""
     chosen = (("text_encoder", TEXT_ENCODERS, text_encoder, find_text_encoders), ("vae", VAES, vae, find_vaes))
     return {
@@ -310,7 +310,8 @@ def _part_files(text_encoder: str, vae: str) -> dict[str, Path | None]:
     }
 
 
-def _components(source: Path, name: str, files: dict[str, Path | None]) -> Path | None:
+def components_of(source: Path, name: str, files: dict[str, Path | None]) -> Path | None:
+    """The folder that gives what a single file lacks, by its choice. Raises FileError if it has to be chosen."""
     from ..flexiact_core.errors import FileError
 
     if name != SAME_FOLDER:

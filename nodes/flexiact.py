@@ -8,8 +8,9 @@ from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0
 from . import inputs
 from .flexiact_sampling import AttentionPicture, perform_action
 from .host import folders, media, memory, progress
+from .native import ANY_MODEL, with_lora
 from .sampling import fit_picture
-from .sockets import BaseModel, CogVideoXI2VSocket, FAESocket, RunAcceleration, WeightedFAEs
+from .sockets import BaseModel, FAESocket, RunAcceleration, WeightedFAEs
 from .training import not_computed
 
 FILES = folders.ModelFolder("flexiact", "hf download shiyi0408/FlexiAct --local-dir {folder}")
@@ -30,7 +31,9 @@ class ApplyRefAdapter(io.ComfyNode):
             ),
             search_aliases=["refadapter", "refnet lora", "flexiact adapter", "identity lora"],
             inputs=[
-                inputs.model("The base from Load CogVideoX I2V."),
+                io.MatchType.Input(
+                    "model", ANY_MODEL, tooltip="The base from Load CogVideoX I2V, or a MODEL of CogVideoX 1.0."
+                ),
                 inputs.file_list(
                     "adapter_file",
                     folders.find_files(FILES, REFADAPTER_WORDS),
@@ -49,7 +52,9 @@ class ApplyRefAdapter(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[CogVideoXI2VSocket.Output(display_name="model", tooltip="The base with the adapter applied.")],
+            outputs=[
+                io.MatchType.Output(ANY_MODEL, display_name="model", tooltip="The model with the adapter applied.")
+            ],
         )
 
     @classmethod
@@ -61,13 +66,12 @@ class ApplyRefAdapter(io.ComfyNode):
         return folders.files_state(folders.find_files(FILES).get(adapter_file))
 
     @classmethod
-    def execute(cls, model: BaseModel, adapter_file, weight) -> io.NodeOutput:
-        from ..flexiact_core.flexiact.refadapter import check_refadapter, load_refadapter
+    def execute(cls, model, adapter_file, weight) -> io.NodeOutput:
+        from ..flexiact_core.flexiact.refadapter import load_refadapter
 
         with memory.normal_tensors():
             adapter = load_refadapter(folders.weights_path(FILES, adapter_file))
-        check_refadapter(adapter, model.base.transformer)
-        return io.NodeOutput(model.with_adapter(adapter, weight))
+        return io.NodeOutput(with_lora(model, adapter, weight))
 
 
 class LoadFAEEmbedding(io.ComfyNode):
@@ -160,48 +164,10 @@ class FlexiActSampler(io.ComfyNode):
                     "Denoising steps. Fewer are faster and rougher; 50 is the released value.",
                 ),
                 inputs.cfg(),
-                io.Float.Input(
-                    "bias_strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip=(
-                        "Added weight on the action while motion forms, in attention logits. 0: none, as the released "
-                        "scripts run. 1: the paper's value."
-                    ),
-                ),
-                io.Int.Input(
-                    "hold_until",
-                    default=800,
-                    min=1,
-                    max=1000,
-                    advanced=True,
-                    tooltip=(
-                        "Timestep (999 is pure noise, 0 the clean video) down to which the full bias is held. Lower: "
-                        "the action speaks longer. Must lie above off_below."
-                    ),
-                ),
-                io.Int.Input(
-                    "off_below",
-                    default=700,
-                    min=0,
-                    max=999,
-                    advanced=True,
-                    tooltip="Timestep at which the bias has faded to 0, along a cosine. Lower: the action fades later.",
-                ),
+                *inputs.bias()[:3],
                 inputs.seed(),
                 inputs.scheduler(),
-                io.Combo.Input(
-                    "weighting",
-                    options=["paper", "release"],
-                    default="paper",
-                    advanced=True,
-                    tooltip=(
-                        "How the bias fades. paper: the whole curve is scaled by bias_strength. release: the fading "
-                        "part starts at 1 whatever the strength, as the authors' code does."
-                    ),
-                ),
+                inputs.bias()[3],
                 inputs.acceleration(),
                 io.Boolean.Input(
                     "draw_attention",

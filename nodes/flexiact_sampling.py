@@ -97,16 +97,9 @@ def sampling_transformer(model: BaseModel, merge_adapters: bool):
 
 
 def _merge_adapters(model: BaseModel):
-    from comfy.weight_adapter import LoRAAdapter
-
-    from ..flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, matrices_by_weight
+    from ..flexiact_core.flexiact.refadapter import to_lora
 
     patcher = model.transformer.clone()
     for adapter, weight in model.adapters:
-        patches = {
-            f"{memory.HELD_AS}.{name}": LoRAAdapter(set(), (up, down, None, None, None, None))
-            for name, (down, up) in matrices_by_weight(adapter).items()
-        }
-        taken = patcher.add_patches(patches, weight * ALPHA_PER_RANK)
-        assert len(taken) == len(patches)
+        memory.add_lora(patcher, to_lora(adapter).matrices, weight, lambda name: f"{memory.HELD_AS}.{name}")
     return patcher

@@ -196,3 +196,54 @@ def learning_rate(default: float, least: float, whose: str):
 def batch_size(tooltip: str, advanced: bool = False):
     """How much a training step looks at."""
     return io.Int.Input("batch_size", default=1, min=1, max=64, advanced=advanced or None, tooltip=tooltip)
+
+
+def bias():
+    """When, and how strongly, the action speaks: bias_strength, hold_until, off_below and weighting."""
+    return [
+        io.Float.Input(
+            "bias_strength",
+            default=1.0,
+            min=-10.0,
+            max=10.0,
+            step=0.05,
+            tooltip=(
+                "Added weight on the action while motion forms, in attention logits. 0: none, as the released "
+                "scripts run. 1: the paper's value."
+            ),
+        ),
+        io.Int.Input(
+            "hold_until",
+            default=800,
+            min=1,
+            max=1000,
+            advanced=True,
+            tooltip=(
+                "Timestep (999 is pure noise, 0 the clean video) down to which the full bias is held. Lower: "
+                "the action speaks longer. Must lie above off_below."
+            ),
+        ),
+        io.Int.Input(
+            "off_below",
+            default=700,
+            min=0,
+            max=999,
+            advanced=True,
+            tooltip="Timestep at which the bias has faded to 0, along a cosine. Lower: the action fades later.",
+        ),
+        weighting(),
+    ]
+
+
+def weighting():
+    """How the bias fades."""
+    return io.Combo.Input(
+        "weighting",
+        options=["paper", "release"],
+        default="paper",
+        advanced=True,
+        tooltip=(
+            "How the bias fades. paper: the whole curve is scaled by bias_strength. release: the fading "
+            "part starts at 1 whatever the strength, as the authors' code does."
+        ),
+    )

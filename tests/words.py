@@ -128,7 +128,8 @@ def _line(of_page: dict, item, words: dict, name: str) -> str:
 
 
 def _kinds(of_page: dict, item):
-    kind = item.get_io_type()
+    template = getattr(item, "template", None)
+    kind = item.get_io_type() if template is None else "/".join(own.io_type for own in template.allowed_types)
     if hasattr(item, "is_output_list"):
         yield kind
     elif kind == "STRING":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..weight_files import read_shapes, stamp_large
 from .family import family_of
 from .kinds import NEEDED, complete_config, describe_transformer, empty_transformer, refuse_other_kinds
 from .model import CogVideoXI2V
+from .native_keys import to_diffusers
 from .parts import Part, check_room, contents_of, plan_part
 from .sampling import make_scheduler
 from .text_encoder import plan_text_encoder
@@ -70,28 +72,62 @@ def load_base(
     Raises FileError, before any weight is read, if a file is missing, keys or shapes are wrong, the model is of
     another kind, or what reading takes is more than free_bytes.
     """
-    source, components = Path(source), None if components is None else Path(components)
-    transformer = _plan_transformer(source, components, dtype, keep_float8)
-    places = _places(components, text_encoder, vae, vocabulary)
-    width = transformer.module.config.text_embed_dim
-    encoder = plan_text_encoder(places["text_encoder"], dtype, width)
-    parts = (transformer, encoder, plan_vae(places["vae"], dtype, _vae_config(components, transformer.module)))
-    scheduler_config = _scheduler_config(components)
-    tokenizer = _load_tokenizer(places["tokenizer"], encoder.module.config.vocab_size)
+    plan = plan_base(source, components, dtype, keep_float8, text_encoder=text_encoder, vae=vae, vocabulary=vocabulary)
     if free_bytes is not None:
-        check_room(source.name, parts, free_bytes)
-    files = stamp_large(file for part in parts for file in part.files)
+        check_room(Path(source).name, plan.parts, free_bytes)
+    files = stamp_large(file for part in plan.parts for file in part.files)
     # What is quick to load, and so quick to fail, comes first.
-    loaded = {part.kind: part.read() for part in reversed(parts)}
+    loaded = {part.kind: part.read() for part in reversed(plan.parts)}
     return CogVideoXI2V(
-        scheduler_config=scheduler_config,
-        tokenizer=tokenizer,
+        scheduler_config=plan.scheduler_config,
+        tokenizer=plan.tokenizer,
         vae=loaded["VAE"],
         transformer=loaded["transformer"],
         text_encoder=loaded["text encoder"],
         dtype=dtype,
         files=files,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedBase:
+    """A base whose files are known and checked, and whose weights are not read yet."""
+
+    transformer: Part
+    text_encoder: Part
+    vae: Part
+    tokenizer: Tokenizer
+    scheduler_config: Mapping[str, Any]
+
+    @property
+    def parts(self) -> tuple[Part, Part, Part]:
+        """What has weights."""
+        return self.transformer, self.text_encoder, self.vae
+
+
+def plan_base(
+    source: Path,
+    components: Path | None,
+    dtype: torch.dtype | None = None,
+    keep_float8: bool = False,
+    *,
+    text_encoder: Path | None = None,
+    vae: Path | None = None,
+    vocabulary: Path | None = None,
+) -> PlannedBase:
+    """The base that load_base() would read. dtype None keeps every tensor in the format it is stored in.
+
+    Raises FileError as load_base() does.
+    """
+    source, components = Path(source), None if components is None else Path(components)
+    transformer = _plan_transformer(source, components, dtype, keep_float8)
+    places = _places(components, text_encoder, vae, vocabulary)
+    width = transformer.module.config.text_embed_dim
+    encoder = plan_text_encoder(places["text_encoder"], dtype, width)
+    autoencoder = plan_vae(places["vae"], dtype, _vae_config(components, transformer.module))
+    scheduler_config = _scheduler_config(components)
+    tokenizer = _load_tokenizer(places["tokenizer"], encoder.module.config.vocab_size)
+    return PlannedBase(transformer, encoder, autoencoder, tokenizer, scheduler_config)
 
 
 def _find_transformer(source: Path, components: Path | None) -> tuple[dict[str, Any], list[Path]]:
@@ -102,27 +138,25 @@ def _find_transformer(source: Path, components: Path | None) -> tuple[dict[str, 
                 f"{source.name}: no transformer/config.json in it. Download the whole diffusers folder of the model."
             )
         return read_config(config), weight_files_of(source / "transformer")
-    shapes = read_shapes(source)
+    shapes = {to_diffusers(key): shape for key, shape in read_shapes(source).items()}
     described = describe_transformer(shapes)
     if not described:
         prefixes = ", ".join(sorted({key.split(".")[0] for key in shapes})[:4])
-        raise FileError(
-            f"{source.name}: no CogVideoX transformer with diffusers keys in it (keys begin with {prefixes}). {NEEDED}"
-        )
+        raise FileError(f"{source.name}: no CogVideoX transformer in it (keys begin with {prefixes}). {NEEDED}")
     return complete_config(described, _transformer_beside(components)), [source]
 
 
-def _plan_transformer(source: Path, components: Path | None, dtype: torch.dtype, keep_float8: bool) -> Part:
+def _plan_transformer(source: Path, components: Path | None, dtype: torch.dtype | None, keep_float8: bool) -> Part:
     config, files = _find_transformer(source, components)
     contents = contents_of(files)
-    keys = {key for table in contents.values() for key in table}
+    keys = {to_diffusers(key) for table in contents.values() for key in table}
     refuse_other_kinds(source.name, config, keys)
     _check_components(source.name, config, components)
     _check_layers(source.name, config, contents)
 
-    def to_dtype(key: str, ndim: int, stored: str) -> torch.dtype:
+    def to_dtype(key: str, ndim: int, stored: str) -> torch.dtype | None:
         # Only the big matrices are worth keeping small; norms and embeddings are few and sensitive.
-        if not key.startswith("transformer_blocks.") or ndim != 2 or "norm" in key:
+        if dtype is None or not key.startswith("transformer_blocks.") or ndim != 2 or "norm" in key:
             return dtype
         return FLOAT8.get(stored, torch.float8_e4m3fn if keep_float8 else dtype)
 
@@ -130,7 +164,7 @@ def _plan_transformer(source: Path, components: Path | None, dtype: torch.dtype,
         source.name,
         "transformer",
         make_empty(f"{source.name}/transformer", lambda: empty_transformer(config, keys)),
-        {file: {key: key for key in table} for file, table in contents.items()},
+        {file: {key: to_diffusers(key) for key in table} for file, table in contents.items()},
         contents,
         to_dtype,
         "The file is incomplete or of another model. " + NEEDED,

@@ -20,6 +20,8 @@ _STORED_AS = {
     torch.float8_e5m2: "F8_E5M2",
 }
 
+_BYTES = {name: dtype.itemsize for dtype, name in _STORED_AS.items()}
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -27,7 +29,7 @@ class Part:
 
     name is what sentences call it, kind what it is; module lies on the meta device. keys gives the module's name of a
     tensor by file and name in it; scales names the number that a float8 tensor is multiplied by. to_dtype says in what
-    a tensor is kept, by its name, number of dimensions and stored format.
+    a tensor is kept, by its name, number of dimensions and stored format; None: as it is stored.
     """
 
     name: str
@@ -35,7 +37,7 @@ class Part:
     module: torch.nn.Module
     keys: Mapping[Path, Mapping[str, str]]
     contents: Mapping[str, StoredTensor]
-    to_dtype: Callable[[str, int, str], torch.dtype]
+    to_dtype: Callable[[str, int, str], torch.dtype | None]
     scales: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -51,16 +53,15 @@ class Part:
             for key in names.values():
                 stored = self.contents[key]
                 dtype = self.to_dtype(key, len(stored.shape), stored.dtype)
-                if not mapped or stored.dtype != _STORED_AS[dtype] or key in self.scales:
+                if dtype is None:
+                    total += count_values(stored.shape) * _BYTES.get(stored.dtype, 4)
+                elif not mapped or stored.dtype != _STORED_AS[dtype] or key in self.scales:
                     total += count_values(stored.shape) * dtype.itemsize
         return total
 
     def read(self) -> torch.nn.Module:
         """The module with its weights, on the CPU, frozen, in eval mode. Raises FileError if a file cannot be read."""
-        state: dict[str, Tensor] = {}
-        for file, names in self.keys.items():
-            tensors = map_tensors(file)
-            state |= {key: self._in_dtype(key, tensors, name) for name, key in names.items()}
+        state = self.read_state()
         # One matrix may have two names, and a file then often only one of them.
         own = self.module.state_dict(keep_vars=True)
         for key in own.keys() - state.keys():
@@ -71,12 +72,20 @@ class Part:
             self.module.set_input_embeddings(self.module.get_input_embeddings())
         return self.module.eval().requires_grad_(False)
 
+    def read_state(self) -> dict[str, Tensor]:
+        """The tensors by the module's names, on the CPU. Raises FileError if a file cannot be read."""
+        state: dict[str, Tensor] = {}
+        for file, names in self.keys.items():
+            tensors = map_tensors(file)
+            state |= {key: self._in_dtype(key, tensors, name) for name, key in names.items()}
+        return state
+
     def _in_dtype(self, key: str, tensors: Mapping[str, Tensor], name: str) -> Tensor:
         tensor = tensors[name]
         dtype = self.to_dtype(key, tensor.ndim, _STORED_AS.get(tensor.dtype, ""))
         if key not in self.scales:
-            return tensor.to(dtype)
-        return (tensor.float() * tensors[self.scales[key]].float()).to(dtype)
+            return tensor if dtype is None else tensor.to(dtype)
+        return (tensor.float() * tensors[self.scales[key]].float()).to(dtype or torch.bfloat16)
 
 
 def count_values(shape: Iterable[int]) -> int:
@@ -98,7 +107,7 @@ def plan_part(
     module: torch.nn.Module,
     keys: Mapping[Path, Mapping[str, str]],
     contents: Mapping[Path, Mapping[str, StoredTensor]],
-    to_dtype: Callable[[str, int, str], torch.dtype],
+    to_dtype: Callable[[str, int, str], torch.dtype | None],
     hint: str,
     scales: Mapping[str, str] | None = None,
 ) -> Part:

@@ -30,7 +30,7 @@ _SCALES = (".scale_weight", ".weight_scale")
 _UNUSED = (".scale_input", ".input_scale", ".comfy_quant")
 
 
-def plan_text_encoder(source: Path, dtype: torch.dtype, width: int) -> Part:
+def plan_text_encoder(source: Path, dtype: torch.dtype | None, width: int) -> Part:
     """The encoder in a folder with config.json, or in a .safetensors file, ready to be read in `dtype`.
 
     width is that of the embeddings the transformer reads. A file may hold float8 weights with a scale each; they are
@@ -60,7 +60,7 @@ def plan_text_encoder(source: Path, dtype: torch.dtype, width: int) -> Part:
             T5Config(**settings, is_encoder_decoder=False, use_cache=False, tie_word_embeddings=False)
         )
 
-    def to_dtype(key: str, _ndim: int, _stored: str) -> torch.dtype:
+    def to_dtype(key: str, _ndim: int, _stored: str) -> torch.dtype | None:
         # These overflow in float16, also in transformers' own loading.
         return torch.float32 if dtype == torch.float16 and key.endswith(".wo.weight") else dtype
 

@@ -39,7 +39,7 @@ _NEEDED = (
 )
 
 
-def plan_vae(source: Path, dtype: torch.dtype, config: Mapping[str, Any] | None = None) -> Part:
+def plan_vae(source: Path, dtype: torch.dtype | None, config: Mapping[str, Any] | None = None) -> Part:
     """The VAE in a folder with config.json, or in a .safetensors file, ready to be read in `dtype`.
 
     config is that of the base whose VAE a single file holds, by default the released one.

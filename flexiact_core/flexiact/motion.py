@@ -8,13 +8,19 @@ Shape letters: B batch, H heads, N tokens, M motion tokens, D head width.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels import Kernel, attend, kernel_with_lse
+
+# Softmax attention (B, H, Nq, D) of query, key, value and what is added to the logits of each key (Nk,) or None.
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 # Enough rows for a picture, few enough that their logits over all keys of a long video are small.
 SHARE_ROWS = 32
@@ -27,6 +33,35 @@ class LayerMotion:
     key: Tensor
     value: Tensor
     log_weight: Tensor | None
+
+
+class KeyValueOf(NamedTuple):
+    """What a layer makes keys and values of: each takes tokens (1, M, width) and gives (1, H, M, D), normed."""
+
+    key: Callable[[Tensor], Tensor]
+    value: Callable[[Tensor], Tensor]
+
+
+def project_tokens(layers: Iterable[KeyValueOf], actions: Sequence[tuple[Tensor, float]]) -> list[LayerMotion] | None:
+    """Keys and values of motion tokens in every layer, from pairs of tokens (layers, M, width) and strength.
+
+    Strength is a weight on the tokens' share of the softmax: 0 is exactly no action, 1 is as trained, 2 counts each
+    token twice. Several actions stand side by side, each with its own strength. None if no strength is above 0.
+    The layers' own projections and key norm apply, adapters included; no position, no rotary (FlexiAct section 3.3).
+    """
+    active = [(tokens, strength) for tokens, strength in actions if strength > 0]
+    if not active:
+        return None
+    tokens = torch.cat([tokens for tokens, _ in active], dim=1)
+    log_weight = None
+    if any(strength != 1 for _, strength in active):
+        log_weight = torch.cat(
+            [torch.full((part.shape[1],), math.log(strength), device=tokens.device) for part, strength in active]
+        )
+    return [
+        LayerMotion(layer.key(own[None]), layer.value(own[None]), log_weight)
+        for layer, own in zip(layers, tokens, strict=True)
+    ]
 
 
 def motion_share(query: Tensor, key: Tensor, num_text: int, motion: LayerMotion, bias: float) -> Tensor:
@@ -73,8 +108,20 @@ def attend_with_motion(
     return attended.lerp_(motion_attended, share.unsqueeze(-1).to(attended.dtype))
 
 
+def attend_with_motion_by(
+    attend: Attend, query: Tensor, key: Tensor, value: Tensor, num_text: int, motion: LayerMotion, bias: float
+) -> Tensor:
+    """attend_with_motion() by any function of attention: one call without a bias, two with one.
+
+    For attention that is not ours to replace, and whatever it does to rows it does here too.
+    """
+    if motion.log_weight is None and bias == 0:
+        return attend(query, *_append(key, value, motion), None)
+    return _attend_with_row_bias(query, key, value, num_text, motion, bias, attend)
+
+
 def _attend_with_row_bias(
-    query: Tensor, key: Tensor, value: Tensor, num_text: int, motion: LayerMotion, bias: float
+    query: Tensor, key: Tensor, value: Tensor, num_text: int, motion: LayerMotion, bias: float, attend: Attend = attend
 ) -> Tensor:
     """The same by attend() alone: for devices whose kernels keep their log-sum-exp, and where gradients are needed."""
     num_own, num_motion = key.shape[2], motion.key.shape[2]

@@ -8,7 +8,6 @@ Shape letters: B batch, H heads, N tokens, M motion tokens, D head width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,11 @@ from ..kernels import Kernel, attend
 from ..modules import share_weights
 from .bias import MotionBias
 from .motion import (
+    KeyValueOf,
     LayerMotion,
     attend_with_motion,
     motion_share,
+    project_tokens,
 )
 
 if TYPE_CHECKING:
@@ -97,26 +98,16 @@ def project_motion(
 ) -> list[LayerMotion] | None:
     """Keys and values of motion tokens in every layer, from pairs of tokens (layers, M, width) and strength.
 
-    Strength is a weight on the tokens' share of the softmax: 0 is exactly no FAE, 1 is as trained, 2 counts each
-    token twice. Several FAEs stand side by side, each with its own strength. None if no strength is above 0.
-    The layers' own projections and key norm apply, adapters included; no position, no rotary (FlexiAct section 3.3).
+    Strength and the layers' projections are as in project_tokens(). None if no strength is above 0.
     """
-    active = [(tokens, strength) for tokens, strength in faes if strength > 0]
-    if not active:
-        return None
-    tokens = torch.cat([tokens for tokens, _ in active], dim=1)
-    log_weight = None
-    if any(strength != 1 for _, strength in active):
-        log_weight = torch.cat(
-            [torch.full((part.shape[1],), math.log(strength), device=tokens.device) for part, strength in active]
-        )
-    motion = []
-    for block, layer_tokens in zip(transformer.transformer_blocks, tokens, strict=True):
-        attn = block.attn1
-        key = attn.norm_k(split_heads(attn.to_k(layer_tokens[None]), attn.heads))
-        value = split_heads(attn.to_v(layer_tokens[None]), attn.heads)
-        motion.append(LayerMotion(key, value, log_weight))
-    return motion
+    return project_tokens((_keys_and_values(block.attn1) for block in transformer.transformer_blocks), faes)
+
+
+def _keys_and_values(attn) -> KeyValueOf:
+    return KeyValueOf(
+        lambda tokens: attn.norm_k(split_heads(attn.to_k(tokens), attn.heads)),
+        lambda tokens: split_heads(attn.to_v(tokens), attn.heads),
+    )
 
 
 def motion_kwargs(

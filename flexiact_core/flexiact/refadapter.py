@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..cogvideox.loras import Lora, LoraMatrices, check_lora, with_loras
 from ..cogvideox.model import base_signature, check_learned_on
+from ..cogvideox.native_keys import to_diffusers
 from ..errors import FileError
 from ..modules import add_lora, share_weights
 from ..weight_files import check_keys, read_metadata, read_tensors, without_wrapper, write_tensors
@@ -55,7 +57,7 @@ def load_refadapter(path: Path) -> RefAdapter:
     values that are not numbers.
     """
     path = Path(path)
-    tensors = _released_keys(without_wrapper(read_tensors(path), "transformer_blocks."))
+    tensors = _released_keys(without_wrapper(_in_diffusers_names(read_tensors(path)), "transformer_blocks."))
     layers = [int(match[1]) for key in tensors if (match := _KEY_PATTERN.fullmatch(key))]
     if not layers:
         raise FileError(f"{path.name}: {_what_else(tensors)}")
@@ -108,50 +110,48 @@ def check_refadapter(adapter: RefAdapter, transformer: CogVideoXTransformer3DMod
 
 def with_refadapters(
     transformer: CogVideoXTransformer3DModel,
-    adapters: Sequence[tuple[RefAdapter, float]],
+    adapters: Sequence[tuple[RefAdapter | Lora, float]],
     device: torch.device,
     dtype: torch.dtype,
 ) -> CogVideoXTransformer3DModel:
-    """A transformer over the same weights with peft LoRA layers on its attention; the one given is left as it is.
+    """A transformer over the same weights with peft LoRA layers on it; the one given is left as it is.
 
-    Each adapter counts with its own weight, as weight * alpha / rank; several add up. Their matrices are copied to
-    `device` and `dtype`, those the transformer computes in.
+    Each adapter or LoRA counts with its own weight, as weight * alpha / rank; several add up. Their matrices are copied
+    to `device` and `dtype`, those the transformer computes in.
     Raises FileError if one does not fit the base.
     Source: FlexiAct section 3.2.
     """
-    from peft.tuners.lora import LoraLayer
-
     for adapter, _ in adapters:
-        check_refadapter(adapter, transformer)
+        check_adapter(adapter, transformer)
     if not adapters:
         return transformer
-    twin = share_weights(transformer)
-    names = [f"refadapter_{index}" for index in range(len(adapters))]
-    for name, (adapter, _) in zip(names, adapters, strict=True):
-        inject_refadapter(twin, adapter, name)
-    for module in twin.modules():
-        if isinstance(module, LoraLayer):
-            module.set_adapter(names, inference_mode=True)
-            for name, (_, weight) in zip(names, adapters, strict=True):
-                module.set_scale(name, weight)
-                for matrix in (module.lora_A[name], module.lora_B[name]):
-                    matrix.to(device=device, dtype=dtype)
-    return twin
+    loras = [(to_lora(adapter), weight) for adapter, weight in adapters]
+    return with_loras(share_weights(transformer), loras, device, dtype)
 
 
-def matrices_by_weight(adapter: RefAdapter) -> dict[str, tuple[Tensor, Tensor]]:
-    """The matrices (down, up) by the name of the transformer's weight that they change.
+def check_adapter(adapter: RefAdapter | Lora, transformer: CogVideoXTransformer3DModel) -> None:
+    """Passes if the adapter or LoRA fits the base. Raises FileError otherwise."""
+    if isinstance(adapter, RefAdapter):
+        check_refadapter(adapter, transformer)
+    else:
+        check_lora(adapter, {key: value.shape for key, value in transformer.state_dict(keep_vars=True).items()})
 
-    The weight's change is adapter weight * ALPHA_PER_RANK * up @ down: merged into the weights, the adapter costs
-    nothing while sampling.
+
+def to_lora(adapter: RefAdapter | Lora) -> Lora:
+    """What the adapter changes, by the name of the transformer's weight. A LoRA is given back as it is.
+
+    The weight's change is adapter weight * scale * up @ down: merged into the weights, it costs nothing while sampling.
     """
-    return {
-        f"transformer_blocks.{layer}.attn1.{module}.weight": tuple(
-            adapter.tensors[_KEY.format(layer=layer, projection=projection, side=side)] for side in ("down", "up")
-        )
-        for layer in range(adapter.num_layers)
-        for projection, module in PROJECTIONS.items()
-    }
+    if isinstance(adapter, Lora):
+        return adapter
+    matrices = {}
+    for layer in range(adapter.num_layers):
+        for projection, module in PROJECTIONS.items():
+            down, up = (
+                adapter.tensors[_KEY.format(layer=layer, projection=projection, side=side)] for side in ("down", "up")
+            )
+            matrices[f"transformer_blocks.{layer}.attn1.{module}.weight"] = LoraMatrices(down, up, ALPHA_PER_RANK)
+    return Lora(matrices, adapter.name)
 
 
 def inject_refadapter(transformer: CogVideoXTransformer3DModel, adapter: RefAdapter, name: str) -> None:
@@ -183,6 +183,10 @@ def learned_matrices(transformer: CogVideoXTransformer3DModel, name: str) -> dic
                 key = _KEY.format(layer=layer, projection=projection, side=side)
                 matrices[key] = holder[name].weight
     return matrices
+
+
+def _in_diffusers_names(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {to_diffusers(key): value for key, value in tensors.items()}
 
 
 def _released_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

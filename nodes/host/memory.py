@@ -50,6 +50,21 @@ def to_patcher(module, load_device, offload_device, float8_products: bool = Fals
     return comfy.model_patcher.CoreModelPatcher(holder, load_device=load_device, offload_device=offload_device)
 
 
+def add_lora(patcher, matrices, weight: float, name_of) -> None:
+    """Gives a patcher the change of a LoRA on its weights, which come back bit for bit with another patcher.
+
+    matrices are LoraMatrices by the name of the weight that they change; name_of gives the patcher's name of it.
+    """
+    from comfy.weight_adapter import LoRAAdapter
+
+    patches = {
+        name_of(name): LoRAAdapter(set(), (own.up, own.down, own.scale * own.rank, None, None, None))
+        for name, own in matrices.items()
+    }
+    taken = patcher.add_patches(patches, weight)
+    assert len(taken) == len(patches)
+
+
 def drawing_device():
     """The device that triangles are drawn on: ComfyUI's, if that is one of CUDA's kind, else the CPU."""
     import comfy.model_management as memory

@@ -281,7 +281,7 @@ def test_any_rank_fits(tmp_path, base, rank):
     adapter = load_refadapter(make_refadapter(tmp_path / "ref.pt", rank=rank))
     assert adapter.rank == rank
     twin = adapted(base.transformer, (adapter, 1.0))
-    scale = twin.transformer_blocks[0].attn1.to_q.scaling["refadapter_0"]
+    scale = twin.transformer_blocks[0].attn1.to_q.scaling["lora_0"]
     assert scale == 0.5
 
 
