@@ -62,30 +62,36 @@ def make_clip(config, tokenizer, state: dict, length: int):
                 device=device, dtype=dtype, name="t5xxl", clip_model=Encoder, model_options=model_options or {}
             )
 
-    class Words:
-        def __init__(self, embedding_directory=None, tokenizer_data=None):
-            pass
-
-        def tokenize_with_weights(self, text, return_word_ids=False, **_):
-            numbers = tokenizer(text).input_ids
-            if len(numbers) > length:
-                numbers = [*numbers[: length - 1], numbers[-1]]
-            numbers = numbers + [tokenizer.pad_token_id] * (length - len(numbers))
-            return {"t5xxl": [[(number, 1.0, 0) if return_word_ids else (number, 1.0) for number in numbers]]}
-
-        def untokenize(self, token_weight_pair):
-            return [(pair, "") for pair in token_weight_pair]
-
-        def state_dict(self):
-            return {}
-
     shared = state.get("shared.weight", state.get("encoder.embed_tokens.weight"))
     own = {key: value for key, value in state.items() if key != "encoder.embed_tokens.weight"} | {
         "shared.weight": shared
     }
     return comfy.sd.CLIP(
-        comfy.supported_models_base.ClipTarget(Words, Model),
+        comfy.supported_models_base.ClipTarget(lambda **_: _Words(tokenizer, length), Model),
         parameters=comfy.utils.calculate_parameters(own),
         state_dict=[own],
         model_options={"dtype": comfy.utils.weight_dtype(own)},
     )
+
+
+class _Words:
+    """What ComfyUI takes for a tokenizer: the base's own, without weights."""
+
+    def __init__(self, tokenizer, length: int):
+        self.tokenizer, self.length = tokenizer, length
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_):
+        """The numbers of a text, padded, or cut before its end, to the length."""
+        numbers = self.tokenizer(text).input_ids
+        if len(numbers) > self.length:
+            numbers = [*numbers[: self.length - 1], numbers[-1]]
+        numbers = numbers + [self.tokenizer.pad_token_id] * (self.length - len(numbers))
+        return {"t5xxl": [[(number, 1.0, 0) if return_word_ids else (number, 1.0) for number in numbers]]}
+
+    def untokenize(self, token_weight_pair):
+        """Pairs of each token and its text, which is not known."""
+        return [(pair, "") for pair in token_weight_pair]
+
+    def state_dict(self) -> dict:
+        """Nothing that is saved."""
+        return {}
