@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-FOLDER = Path(os.environ.get("DYNAMICTRL_GOLDEN") or Path(__file__).parent / "golden" / "dynamictrl")
+OWN = Path(__file__).parent / "golden" / "dynamictrl"
+FOLDER = Path(os.environ.get("DYNAMICTRL_GOLDEN") or OWN)
 
 
 @cache

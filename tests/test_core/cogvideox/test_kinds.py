@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from dynamictrl_golden import FOLDER
+from dynamictrl_golden import OWN
 from safetensors.torch import load_file, save_file
 from small_models_1_5 import edit_json, make_base_1_5
 
@@ -36,7 +36,7 @@ def dynamictrl(tmp_path_factory):
 
 def released_shapes() -> dict[str, tuple[int, ...]]:
     """Keys and shapes of the released DynamiCtrl transformer."""
-    return {key: tuple(shape) for key, shape in json.loads((FOLDER / "release_keys.json").read_text()).items()}
+    return {key: tuple(shape) for key, shape in json.loads((OWN / "release_keys.json").read_text()).items()}
 
 
 def plain_shapes() -> dict[str, tuple[int, ...]]:
