@@ -268,3 +268,20 @@ def test_masks_that_cannot_be_used_are_sentences(running_node, model, image, mas
 
     with pytest.raises(FlexiActError, match=words):
         run(model, image, mask=mask)
+
+
+def test_flexiact_sampler_runs_plain_1_5_at_its_own_speed(running_node, image, tmp_path):
+    import comfy.model_management
+    from flexiact_pack.nodes.cogvideox import to_base_model
+    from flexiact_pack.nodes.host import memory
+
+    from flexiact_core.cogvideox.loading import load_base
+
+    plain = make_base_1_5(tmp_path / "CogVideoX1.5")
+    with memory.normal_tensors():
+        model = to_base_model(load_base(plain, plain, torch.float32))
+    frames, video, _ = nodes.FlexiActSampler.execute(
+        model, image, "a", "", 48, 64, 1.0, 800, 700, "paper", num_frames=17, steps=2, cfg=6.0, seed=0, scheduler="DPM"
+    ).args
+    assert frames.shape == (17, 64, 48, 3) and video.get_components().frame_rate == 16
+    comfy.model_management.unload_all_models()
