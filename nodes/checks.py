@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from numbers import Real
@@ -11,6 +10,8 @@ from typing import Any
 
 _NUMBERS = ("INT", "FLOAT")
 _TEXTS = ("STRING", "COMBO")
+# Kinds of a widget's value; poses may come as JSON text.
+_NO_SOCKETS = ("COMFY_", "BOOLEAN", "COLOR", "POSE_KEYPOINT")
 
 
 def check_inputs(nodes: Iterable[type]) -> None:
@@ -25,26 +26,24 @@ def check_inputs(nodes: Iterable[type]) -> None:
                 setattr(node, name, classmethod(_checked(node, node.__dict__[name].__func__)))
 
 
-def check_value(name: str, kind: str, value: Any, bounds: str = "") -> None:
-    """Passes if an input of this kind (ComfyUI's io type) can have this value.
+def check_value(name: str, kind: str, value: Any) -> None:
+    """Passes if an input of this kind (ComfyUI's io type) can have this value. What a number may be, the core says.
 
-    bounds says what a number may be. Raises SettingError, with the input's name, otherwise.
+    Raises SettingError, with the input's name, otherwise.
     """
+    from ..flexiact_core.checks import check_number
     from ..flexiact_core.errors import SettingError
 
     if value is None:
         raise SettingError(f"{name}: nothing came in. Set it, or connect a node that gives it.")
     if kind in _NUMBERS:
-        if not isinstance(value, Real) or not math.isfinite(value):
-            raise SettingError(f"{name}: {_shown(value)} is no number that can be used here. Set a number{bounds}.")
+        # NumPy's numbers come over links, too.
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        check_number(name, float(value) if is_number else value)
     elif kind in _TEXTS:
         if not isinstance(value, str):
             raise SettingError(f"{name}: a text is needed here, {_shown(value)} came in. Choose or write one.")
-    elif (
-        isinstance(value, (str, Real))
-        and kind.isupper()
-        and not kind.startswith(("COMFY_", "BOOLEAN", "COLOR", "POSE_KEYPOINT"))
-    ):
+    elif isinstance(value, (str, Real)) and kind.isupper() and not kind.startswith(_NO_SOCKETS):
         raise SettingError(
             f"{name}: {_shown(value)} stands where {kind} is needed. Connect a node's output of that kind to it."
         )
@@ -59,28 +58,25 @@ def _checked(node: type, run: Callable) -> Callable:
     def checked(cls, *args, **kwargs):
         given = dict(signature.bind(cls, *args, **kwargs).arguments)
         given |= given.pop(rest, {})
-        for name, (kind, bounds, may_be_missing) in _inputs(node).items():
+        for name, (kind, may_be_missing) in _inputs(node).items():
             if name not in given or (given[name] is None and (lazy or may_be_missing)):
                 continue
-            check_value(name, kind, given[name], bounds)
+            check_value(name, kind, given[name])
         return run(cls, *args, **kwargs)
 
     return checked
 
 
 @lru_cache(maxsize=256)
-def _inputs(node: type) -> dict[str, tuple[str, str, bool]]:
-    """Kind, bounds in words, and whether it may be None, by input."""
+def _inputs(node: type) -> dict[str, tuple[str, bool]]:
+    """Kind, and whether it may be None, by input."""
     schema = node.define_schema()
     if schema.is_input_list:
         return {}
-    found = {}
-    for item in schema.inputs:
-        least, most = getattr(item, "min", None), getattr(item, "max", None)
-        bounds = f" from {least} to {most}" if least is not None and most is not None else ""
-        may_be_missing = bool(getattr(item, "optional", False) or getattr(item, "lazy", False))
-        found[item.id] = (kind_of(item), bounds, may_be_missing)
-    return found
+    return {
+        item.id: (kind_of(item), bool(getattr(item, "optional", False) or getattr(item, "lazy", False)))
+        for item in schema.inputs
+    }
 
 
 def kind_of(item: Any) -> str:
