@@ -120,7 +120,7 @@ def check_can_save(folder: Path, num_bytes: int = 0) -> None:
         _remove(trial)
     if free < num_bytes:
         raise FileError(
-            f"{folder.name}: {num_bytes / 1e6:.0f} MB will be saved in this folder, {free / 1e6:.0f} MB are free. Free "
+            f"{folder.name}: {num_bytes / 1e6:.1f} MB will be saved in this folder, {free / 1e6:.1f} MB are free. Free "
             "some disk space, then run again."
         )
 

@@ -146,6 +146,6 @@ def test_too_full_a_disk_is_said_with_both_figures(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 3_000_000, 3_000_000))
     check_can_save(tmp_path, 2_900_000)
-    with pytest.raises(FileError, match="5 MB will be saved in this folder, 3 MB are free"):
+    with pytest.raises(FileError, match="5.0 MB will be saved in this folder, 3.0 MB are free"):
         check_can_save(tmp_path, 5_000_000)
     assert list(tmp_path.iterdir()) == []
