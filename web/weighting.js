@@ -1,5 +1,5 @@
-// Draws on FlexiAct Sampler when the action speaks: the added weight over the steps, as the server computes it.
-// What can be dragged there are the sampler's own widgets; the picture itself is not saved.
+// Draws on FlexiAct Sampler and Apply Action when the action speaks: the added weight over the steps, as the server computes it.
+// What can be dragged there are the node's own widgets; the picture itself is not saved.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
@@ -7,6 +7,9 @@ import { addPicture, after, isLinked, passWheel } from "./flexiact/widgets.js"
 
 const SETTINGS = ["steps", "scheduler", "bias_strength", "hold_until", "off_below", "weighting"]
 const ONLY_DOTS = ["steps", "scheduler"]
+// Apply Action does not know the steps: it draws the curve alone.
+const WITHOUT_STEPS = { steps: 50, scheduler: "DPM" }
+const NODES = ["FlexiActSampler", "ApplyFlexiAct"]
 const MIN_HEIGHT = 120
 const MARGIN = { left: 34, right: 12, top: 24, bottom: 20 }
 const NOISE = 1000
@@ -50,7 +53,7 @@ app.registerExtension({
   name: "flexiact.weighting",
 
   nodeCreated(node) {
-    if (node.comfyClass === "FlexiActSampler") new WeightingPicture(node)
+    if (NODES.includes(node.comfyClass)) new WeightingPicture(node)
   },
 })
 
@@ -75,7 +78,7 @@ class WeightingPicture {
   }
 
   listen() {
-    for (const widget of Object.values(this.widgets)) after(widget, "callback", () => this.askSoon())
+    for (const widget of Object.values(this.widgets).filter(Boolean)) after(widget, "callback", () => this.askSoon())
     after(this.node, "onConfigure", () => this.askSoon())
     after(this.node, "onConnectionsChange", () => this.askSoon())
     new ResizeObserver(() => this.draw()).observe(this.svg)
@@ -86,7 +89,7 @@ class WeightingPicture {
   }
 
   value(name) {
-    return this.widgets[name].value
+    return this.widgets[name] ? this.widgets[name].value : WITHOUT_STEPS[name]
   }
 
   /** The setting as the node calls it in the reader's language. */
@@ -121,7 +124,7 @@ class WeightingPicture {
     const known = linked.every((name) => ONLY_DOTS.includes(name))
     const { timesteps, error } = this.answer
     const curve = known ? this.answer.curve : []
-    const steps = linked.length ? [] : timesteps
+    const steps = linked.length || !this.widgets.steps ? [] : timesteps
 
     this.line.textContent = linked.length
       ? words().linked(linked.map((name) => this.name(name)))

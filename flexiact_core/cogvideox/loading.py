@@ -120,7 +120,7 @@ def plan_base(
     Raises FileError as load_base() does.
     """
     source, components = Path(source), None if components is None else Path(components)
-    transformer = _plan_transformer(source, components, dtype, keep_float8)
+    transformer = plan_transformer(source, components, dtype, keep_float8)
     places = _places(components, text_encoder, vae, vocabulary)
     width = transformer.module.config.text_embed_dim
     encoder = plan_text_encoder(places["text_encoder"], dtype, width)
@@ -146,7 +146,10 @@ def _find_transformer(source: Path, components: Path | None) -> tuple[dict[str, 
     return complete_config(described, _transformer_beside(components)), [source]
 
 
-def _plan_transformer(source: Path, components: Path | None, dtype: torch.dtype | None, keep_float8: bool) -> Part:
+def plan_transformer(
+    source: Path, components: Path | None, dtype: torch.dtype | None, keep_float8: bool = False
+) -> Part:
+    """The transformer of plan_base() alone; the arguments and errors are its."""
     config, files = _find_transformer(source, components)
     contents = contents_of(files)
     keys = {to_diffusers(key) for table in contents.values() for key in table}

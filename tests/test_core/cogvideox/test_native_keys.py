@@ -41,3 +41,15 @@ def test_a_base_is_read_from_a_file_with_native_names(small_base, tmp_path):
     own = load_base(tmp_path / "x.safetensors", small_base, torch.float32).transformer.state_dict()
     assert own.keys() == weights.keys()
     assert all(torch.equal(own[key], weights[key]) for key in weights)
+
+
+def test_the_script_writes_every_tensor_under_its_native_name(small_base, tmp_path):
+    from safetensors.torch import load_file
+    from small_models import weights_of
+
+    from flexiact_core.cogvideox.write_native import main
+
+    main([str(small_base), str(tmp_path / "native.safetensors")])
+    written, weights = load_file(tmp_path / "native.safetensors"), weights_of(small_base / "transformer")
+    assert written.keys() == {to_native(key) for key in weights}
+    assert all(torch.equal(written[to_native(key)], weights[key]) for key in weights)
