@@ -6,7 +6,7 @@ VENV_PYTHON := .venv/bin/python
 # Packages from outside .venv must not leak in.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test bench lint world clean
+.PHONY: help setup demo test newest bench lint world clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -20,6 +20,10 @@ demo: setup  ## a headless ComfyUI runs the quickstart workflow; prints the path
 
 test: setup  ## every test, the real ComfyUI included (JOBS=2 processes; ARGS="..." goes to pytest)
 	@$(VENV_PYTHON) -m pytest tests -n $(JOBS) --dist loadgroup $(ARGS)
+
+newest: setup  ## the browser tests on the newest comfyui-frontend-package, in a folder of its own
+	@$(VENV_PYTHON) -m pip install --quiet --upgrade --no-deps --target .cache/newest comfyui-frontend-package
+	@FLEXIACT_FRONTEND="$(CURDIR)/.cache/newest/comfyui_frontend_package/static" $(VENV_PYTHON) -m pytest tests/test_browser $(ARGS)
 
 bench: setup  ## ours, the released formulation and plain diffusers side by side (ARGS="--full" on a GPU)
 	@$(VENV_PYTHON) -m benchmarks $(ARGS)

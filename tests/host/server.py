@@ -105,6 +105,8 @@ class ComfyServer:
             "--database-url", f"sqlite:///{self.base / 'user' / 'comfyui.db'}",
             "--disable-auto-launch", "--disable-api-nodes", "--preview-method", "latent2rgb",
         ]  # fmt: skip
+        if frontend := os.environ.get("FLEXIACT_FRONTEND"):
+            command += ["--front-end-root", frontend]
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=self.base,
