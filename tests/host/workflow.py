@@ -10,6 +10,7 @@ NOTES = {"Note", "MarkdownNote"}
 VIRTUAL = NOTES | {"Reroute", "PrimitiveNode"}
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3", "COLOR", "LOAD_3D"}
 VALUE_TYPES = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COLOR": str}
+MATCHED = "COMFY_MATCHTYPE_V3"
 MUTED, BYPASSED = 2, 4
 
 
@@ -69,7 +70,12 @@ def check_workflow(workflow: dict, object_info: dict) -> list[str]:
                 faults.append(f"{name}: required input {key!r} is not connected")
         shown = [(slot["name"], slot["type"]) for slot in node.get("outputs", [])]
         real = list(zip(info["output_name"], [_type([kind]) for kind in info["output"]]))
-        if shown != real:
+        # An output that takes the type of what comes in is saved with that type.
+        fits = [
+            shown_name == real_name and kind in (saved, MATCHED)
+            for (shown_name, saved), (real_name, kind) in zip(shown, real)
+        ]
+        if len(shown) != len(real) or not all(fits):
             faults.append(f"{name}: outputs are {real}, not {shown}")
     for link in map(_as_list, workflow["links"]):
         faults += _link_faults(link, nodes)
@@ -138,6 +144,8 @@ def _growing_slots(info: dict, node: Node) -> Iterator[tuple[str, list]]:
 
 
 def _type(spec: list) -> str:
+    if spec[0] == MATCHED and len(spec) > 1:
+        return spec[1]["template"]["allowed_types"]
     return "COMBO" if isinstance(spec[0], list) else spec[0]
 
 
