@@ -17,6 +17,9 @@ from .checks import check_number
 from .errors import SettingError, ShapeError
 from .video import check_frames, fit_frames
 
+# A side of a reference in pixels: less shows no action.
+SMALLEST_PX = 16
+
 
 @dataclass(frozen=True)
 class ClipFormat:
@@ -142,7 +145,7 @@ def random_crops(
 
 def _fit(frame: Tensor, form: ClipFormat) -> Tensor:
     frame = frame / 255 if frame.dtype == torch.uint8 else frame
-    return fit_frames(check_frames(frame, "reference"), form.width_px, form.height_px)
+    return fit_frames(check_frames(frame, "reference", SMALLEST_PX), form.width_px, form.height_px)
 
 
 def _check_speed(fps: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -64,15 +65,15 @@ def find_unfinished(path: Path) -> Path | None:
 
     A star in the name stands for any file.
     """
-    if path.exists():
+    if os.path.exists(path):
         # A whole file may have been fetched after another try was given up; aria2 alone writes into it.
         beside = path.with_name(path.name + ".aria2")
-        return beside if beside.is_file() else None
+        return beside if os.path.isfile(beside) else None
     stem = path.name.partition("*")[0]
     beside = [file for file in _entries(path.parent) if file.name.startswith(stem) and file.name.endswith(UNFINISHED)]
     if "*" not in path.name:
         beside = [file for file in beside if file.name.removesuffix(file.suffix) == path.name]
-    return next((file for file in [*beside, *_hub_leftovers(path)] if file.is_file()), None)
+    return next((file for file in [*beside, *_hub_leftovers(path)] if os.path.isfile(file)), None)
 
 
 def _hub_leftovers(path: Path) -> list[Path]:
@@ -92,7 +93,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _why_missing(path: Path) -> str:
-    if path.is_symlink():
+    if os.path.islink(path):
         return (
             "this is a link to a file that is not there (a drive that is not connected, or a cache that was cleaned). "
             "Fetch the file again."

@@ -62,9 +62,23 @@ def _checked(node: type, run: Callable) -> Callable:
             if name not in given or (given[name] is None and (lazy or may_be_missing)):
                 continue
             check_value(name, kind, given[name])
+        if not lazy:
+            _refuse_what_was_asked_for(cls, given)
         return run(cls, *args, **kwargs)
 
     return checked
+
+
+def _refuse_what_was_asked_for(node: type, given: dict[str, Any]) -> None:
+    """Passes unless a lazy input that the node asks for is None: then nothing comes over its link."""
+    asks = getattr(node, "check_lazy_status", None)
+    lazy = [item.id for item in node.define_schema().inputs if getattr(item, "lazy", False) and not item.optional]
+    empty = {name for name in lazy if name in given and given[name] is None}
+    if empty:
+        widgets = {name: value for name, value in given.items() if name != "cls"}
+        for name in asks(**widgets):
+            if name in empty:
+                check_value(name, "*", None)
 
 
 @lru_cache(maxsize=256)

@@ -185,3 +185,8 @@ def test_what_lies_outside_a_crop_mirrors_the_border():
     white = torch.ones(1, 32, 32, 3)
     for crop in random_crops(white, 32, 32, 8, seeded()):
         assert crop.min() > 0.99
+
+
+def test_a_reference_too_small_to_show_anything_is_refused():
+    with pytest.raises(ShapeError, match="reference: 4x4 pixels is too small; at least 16x16 is needed"):
+        cut_crops(torch.rand(17, 4, 4, 3), 8, form(17), 1, seeded())

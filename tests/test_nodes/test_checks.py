@@ -73,3 +73,10 @@ def test_numbers_of_numpy_pass():
 
     check_value("x", "FLOAT", np.float32(0.5))
     check_value("x", "INT", np.int64(3))
+
+
+def test_what_a_node_asks_for_and_does_not_get_is_named():
+    sampler = nodes.NODE_CLASS_MAPPINGS["FlexiActSampler"]
+    good = {item.id: item.default for item in inputs_of(sampler).values() if getattr(item, "default", None) is not None}
+    with pytest.raises(SettingError, match="^model: nothing came in"):
+        sampler.execute(**good | {"prompt": "", "negative_prompt": "", "model": None, "image": None, "fae": None})

@@ -349,3 +349,9 @@ def test_devices_and_what_the_system_makes_up_are_refused(path):
         pytest.skip("this system has none")
     with pytest.raises(FileError, match="this is a pipe or a device|the file is empty"):
         existing_file(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000 + "b", "\0"])
+def test_names_that_no_file_can_have_are_refused(tmp_path, name):
+    with pytest.raises(FileError, match="no such file in"):
+        existing_file(tmp_path / name)
