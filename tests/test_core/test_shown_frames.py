@@ -44,8 +44,9 @@ def test_a_frame_is_turned_and_mirrored_as_its_display_matrix_says(tmp_path, mat
     expected = torch.from_numpy(placed_by_hand(corners()[0], *matrix)).float()
     shown = read_video(video, fps=8)[0].float()
     assert shown.shape == expected.shape
-    # Borders between colours are blurred by the encoder.
-    assert (shown - expected).abs().median() < 8
+    # Borders between colours are blurred by the encoder; the rest is the colour that belongs there.
+    off = (shown - expected).abs().amax(-1) > 40
+    assert off.float().mean() < 0.05
 
 
 def test_a_matrix_that_is_empty_or_oblique_turns_by_the_nearest_right_angle(tmp_path):
