@@ -72,7 +72,9 @@ def _checked(node: type, run: Callable) -> Callable:
 def _refuse_what_was_asked_for(node: type, given: dict[str, Any]) -> None:
     """Passes unless a lazy input that the node asks for is None: then nothing comes over its link."""
     asks = getattr(node, "check_lazy_status", None)
+    # What may be of several kinds is looked at by the node, which can say more.
     lazy = [item.id for item in node.define_schema().inputs if getattr(item, "lazy", False) and not item.optional]
+    lazy = [name for name in lazy if _inputs(node)[name][0].isidentifier()]
     empty = {name for name in lazy if name in given and given[name] is None}
     if empty:
         widgets = {name: value for name, value in given.items() if name != "cls"}
