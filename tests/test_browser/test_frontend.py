@@ -90,7 +90,10 @@ def test_workflows_open_from_templates_with_their_thumbnails(frontend):
         with Image.open(path.with_suffix(".jpg")) as thumbnail:
             # The frontend's own picture, for templates that bring none, is of another size.
             assert picture.evaluate("(img) => [img.naturalWidth, img.naturalHeight]") == list(thumbnail.size)
-    assert len(page.locator("[data-testid^=template-workflow-flexiact]").all()) == len(WORKFLOWS)
+    cards = page.locator("[data-testid^=template-workflow-]").all()
+    assert sorted(one.get_attribute("data-testid") for one in cards) == [
+        f"template-workflow-{path.stem}" for path in sorted(WORKFLOWS)
+    ]
     frontend.shoot("templates")
     card.click()
     workflow = json.loads(path.read_text(encoding="utf-8"))

@@ -13,7 +13,11 @@ from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 
 # What needs data that is not shipped is in no workflow: the authors' benchmark, and many videos.
 IN_NO_WORKFLOW = {"LoadReleasedAction", "TrainRefAdapter"}
-NOT_YET = {"LoadACTVAE", "PredictActionPoses", "PoseToImage", "CompareACTVAERow", "TrainACTVAE", "MeasurePoses"}
+# The nodes of ComfyUI's own MODEL run in tests/test_nodes; their workflow is to come.
+NOT_YET = {
+    "ApplyFlexiAct", "CogVideoXFixes", "CogVideoXImageToVideo", "CogVideoXSampler", "CogVideoXSchedule",
+    "LoadCogVideoXLora", "LoadCogVideoXNative",
+}  # fmt: skip
 
 
 @pytest.fixture

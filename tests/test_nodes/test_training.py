@@ -245,3 +245,9 @@ def test_inputs_of_a_training_are_the_fields_of_its_plan():
 
 def test_lazy_inputs_that_are_not_there_yet_are_asked_for():
     assert training.not_computed({"model": None, "name": "x", "fae": None, "zero": 0}) == ["model", "fae"]
+
+
+def test_a_preview_that_cannot_be_saved_is_said_and_ends_nothing(tmp_path, said):
+    (tmp_path / "kick.mp4").mkdir()
+    training.save_preview(tmp_path / "kick.mp4", torch.zeros(2, 16, 16, 3), 8)
+    assert [line for line in said if "kick.mp4: could not be saved" in line]
