@@ -25,6 +25,7 @@ from .demo import BACKGROUND, contact_sheet, spread
 from .dynamictrl import put_base, put_inputs, with_drawn_poses, with_stand_ins
 from .environment import ROOT
 from .media import read_frames
+from .native import put_lora, with_small_world
 from .server import ComfyServer, HostError, Run
 from .workflow import to_prompt
 
@@ -63,6 +64,10 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
     where = ""
     if name in STAND_INS:
         prompt = on_small_world(prompt, STAND_INS[name], server.base / "input")
+        where = "on the small world, not CogVideoX-5B"
+    if name == "flexiact_native_lora":
+        put_lora(server.base / "models")
+        prompt = with_small_world(prompt, "slide", server.base / "input")
         where = "on the small world, not CogVideoX-5B"
     if name.startswith("amg_"):
         # Of noise a little is enough.

@@ -13,11 +13,6 @@ from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 
 # What needs data that is not shipped is in no workflow: the authors' benchmark, and many videos.
 IN_NO_WORKFLOW = {"LoadReleasedAction", "TrainRefAdapter"}
-# The nodes of ComfyUI's own MODEL run in tests/test_nodes; their workflow is to come.
-NOT_YET = {
-    "ApplyFlexiAct", "CogVideoXFixes", "CogVideoXImageToVideo", "CogVideoXSampler", "CogVideoXSchedule",
-    "LoadCogVideoXLora", "LoadCogVideoXNative",
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -80,7 +75,7 @@ def test_the_nodes_are_there_and_every_input_and_output_has_a_tooltip(object_inf
 
 def test_every_node_is_in_a_shipped_workflow(node_ids):
     shipped = {node["type"] for path in WORKFLOWS for node in load_workflow(path)["nodes"]}
-    assert sorted(node_ids - shipped - IN_NO_WORKFLOW - NOT_YET) == []
+    assert sorted(node_ids - shipped - IN_NO_WORKFLOW) == []
 
 
 def test_same_graph_and_seed_twice_gives_identical_frames(server, prompt):

@@ -19,8 +19,8 @@ from flexiact_core.world.shipped import example
 
 from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 
-# The demo's test runs the quickstart as it is, a test of training the other.
-RUN_ELSEWHERE = {"flexiact_quickstart", "flexiact_train"}
+# The demo's test runs the quickstart as it is, others have tests of their own.
+RUN_ELSEWHERE = {"flexiact_quickstart", "flexiact_train", "flexiact_native_lora"}
 FOR_5B = [path for path in WORKFLOWS if path.stem in STAND_INS]
 # These have tests of their own.
 OWN_TESTS = ("act_vae_", "amg_", "dynamictrl_")
