@@ -20,11 +20,10 @@ from .native import (
     ApplyFlexiAct,
     CogVideoXFixes,
     CogVideoXImageToVideo,
-    CogVideoXSampler,
-    CogVideoXSchedule,
     LoadCogVideoXLora,
     LoadCogVideoXNative,
 )
+from .native_samplers import CogVideoXNoise, CogVideoXSampler, CogVideoXSchedule
 from .poses import AlignPose, DrawPose
 from .world import LoadExampleAction, MeasureAction
 
@@ -60,6 +59,7 @@ NODE_CLASS_MAPPINGS = {
     "CogVideoXFixes": CogVideoXFixes,
     "CogVideoXImageToVideo": CogVideoXImageToVideo,
     "ApplyFlexiAct": ApplyFlexiAct,
+    "CogVideoXNoise": CogVideoXNoise,
     "CogVideoXSampler": CogVideoXSampler,
     "CogVideoXSchedule": CogVideoXSchedule,
     "LoadCogVideoXLora": LoadCogVideoXLora,

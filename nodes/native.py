@@ -1,4 +1,4 @@
-"""Nodes for ComfyUI's own MODEL, CLIP and VAE: CogVideoX set right in it, actions and LoRAs on it, its own steps."""
+"""Nodes for ComfyUI's own MODEL, CLIP and VAE: CogVideoX set right in it, actions and LoRAs on it."""
 
 from __future__ import annotations
 
@@ -215,49 +215,6 @@ class ApplyFlexiAct(io.ComfyNode):
         from .native_action import with_action
 
         return io.NodeOutput(with_action(model, fae, MotionBias(bias_strength, hold_until, off_below, weighting)))
-
-
-class CogVideoXSampler(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="CogVideoXSampler",
-            display_name="CogVideoX Sampler",
-            category="FlexiAct/native",
-            description="CogVideoX's own steps as a SAMPLER, for SamplerCustom with CogVideoX Schedule.",
-            search_aliases=["cogvideox dpm", "cogvideox ddim", "sampler select cogvideox"],
-            inputs=[inputs.scheduler()],
-            outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustom.")],
-        )
-
-    @classmethod
-    def execute(cls, scheduler) -> io.NodeOutput:
-        from .native_sampling import sampler_class
-
-        return io.NodeOutput(sampler_class()(scheduler))
-
-
-class CogVideoXSchedule(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return io.Schema(
-            node_id="CogVideoXSchedule",
-            display_name="CogVideoX Schedule",
-            category="FlexiAct/native",
-            description="CogVideoX's own timesteps, spaced from the noisy end, as SIGMAS at any number of steps.",
-            search_aliases=["trailing sigmas", "cogvideox scheduler", "trailing timesteps"],
-            inputs=[
-                io.Model.Input("model", tooltip="From Load CogVideoX (native) or CogVideoX 1.0 Fixes."),
-                inputs.steps(50, 1000, "Denoising steps. Fewer are faster and rougher; 50 is the released value."),
-            ],
-            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustom.")],
-        )
-
-    @classmethod
-    def execute(cls, model, steps) -> io.NodeOutput:
-        from .native_sampling import trailing_sigmas
-
-        return io.NodeOutput(trailing_sigmas(model.get_model_object("model_sampling"), steps))
 
 
 class LoadCogVideoXLora(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""CogVideoX's own samplers and schedule as ComfyUI's SAMPLER and SIGMAS, by the core's steps."""
+"""CogVideoX's own noise, samplers and schedule as ComfyUI's NOISE, SAMPLER and SIGMAS, by the core's steps."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ def trailing_sigmas(model_sampling, steps: int):
     timesteps = _scheduler("DDIM", steps).timesteps
     sigmas = model_sampling.sigmas.cpu()
     return torch.cat([sigmas[timesteps], sigmas.new_zeros(1)])
+
+
+class StartNoise:
+    """A NOISE: what the core's start_latents() draws of a seed, and of the seeds that follow for a batch."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def generate_noise(self, latent: dict):
+        """Noise (B, C, L, h, w) for a LATENT of that shape."""
+        import torch
+
+        return torch.stack([noise for noise, _ in _starts(latent["samples"].shape, self.seed)]).movedim(1, 2)
 
 
 @lru_cache
@@ -69,9 +82,20 @@ def take_steps(name: str, model_wrap, sigmas, extra_args, callback, noise, laten
         if callback is not None:
             callback(index, clean.movedim(1, 2), seen["x"], total)
 
-    generators = [torch.Generator().manual_seed(extra_args.get("seed") or 0) for _ in range(len(noise))]
+    # The first numbers of a seed are those of the noise: steps that took them again would add it twice.
+    generators = [generator for _, generator in _starts(noise.shape, extra_args.get("seed") or 0)]
     take = SAMPLERS[name][1]
     return take(scheduler, started.movedim(1, 2), denoise, generators, on_step).movedim(1, 2) * _size(sigmas[-1])
+
+
+def _starts(shape, seed: int) -> list:
+    """The noise (L, C, h, w) of each video of a batch (B, C, L, h, w), and the generator that its steps go on with."""
+    from ..flexiact_core.cogvideox.sampling import draw_noise
+    from .host.encodings import generator
+
+    videos, channels, *rest = shape
+    generators = [generator((seed + row) % 2**64) for row in range(videos)]
+    return [(draw_noise((rest[0], channels, *rest[1:]), each), each) for each in generators]
 
 
 def _size(sigma):

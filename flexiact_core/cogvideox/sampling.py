@@ -136,6 +136,15 @@ def start_latents(base: CogVideoXI2V, image: Posterior, run: Run) -> tuple[Tenso
     return torch.cat(noises), torch.cat(conditions), generators
 
 
+def draw_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """The noise (L, C, h, w) that start_latents() draws of a generator, which is then where the steps go on.
+
+    The picture's latents, which take the first numbers of it, are left out.
+    """
+    torch.randn(shape[1:], generator=generator)
+    return torch.randn(tuple(shape), generator=generator)
+
+
 @torch.no_grad()
 def sample(
     transformer: CogVideoXTransformer3DModel,

@@ -125,3 +125,25 @@ def test_sigmas_of_another_schedule_are_refused(model):
     sampling = model.get_model_object("model_sampling")
     with pytest.raises(SettingError, match="no stretch of CogVideoX's own schedule"):
         run(model, own("DPM"), comfy.samplers.calculate_sigmas(sampling, "karras", 10))
+
+
+def test_noise_and_where_steps_go_on_are_those_of_our_own_sampler():
+    from types import SimpleNamespace
+
+    from flexiact_pack.nodes.native_sampling import StartNoise, _starts
+
+    from flexiact_core.cogvideox.family import COGVIDEOX_1_0
+    from flexiact_core.cogvideox.model import Posterior
+    from flexiact_core.cogvideox.sampling import Run, start_latents
+
+    base = SimpleNamespace(vae=SimpleNamespace(config=Config(scaling_factor=0.7)), family=COGVIDEOX_1_0)
+    picture = Posterior(torch.zeros(2, 1, 16, 8, 6), torch.ones(2, 1, 16, 8, 6))
+    noise, _, generators = start_latents(base, picture, Run(17, torch.device("cpu"), seed=(5, 6)))
+    found = StartNoise(5).generate_noise({"samples": torch.zeros(2, 16, 5, 8, 6)})
+    torch.testing.assert_close(found.movedim(1, 2), noise, rtol=0, atol=0)
+    for (_, own), generator in zip(_starts((2, 16, 5, 8, 6), 5), generators, strict=True):
+        assert torch.equal(own.get_state(), generator.get_state()), "the steps would draw the noise's numbers again"
+
+
+class Config(dict):
+    __getattr__ = dict.__getitem__
