@@ -5,7 +5,7 @@ Shape letters: C channels, N samples.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import FileError, why
+from .decoding import decode, open_media
+
+# Time stamps of sound are rounded; what is missing longer is damage, and longest, a clock that was set anew.
+LEAST_GAP_SECONDS, MOST_GAP_SECONDS = 0.05, 10
 
 
 def fit_sound(samples: Tensor, rate: int, seconds: float) -> Tensor:
@@ -22,35 +25,50 @@ def fit_sound(samples: Tensor, rate: int, seconds: float) -> Tensor:
     return F.pad(samples[..., :wanted], (0, max(0, wanted - samples.shape[-1])))
 
 
-def read_sound(source: Path | str | BytesIO, start: float = 0.0, seconds: float = 0.0) -> tuple[Tensor, int] | None:
+def read_sound(
+    source: Path | str | BytesIO,
+    start: float = 0.0,
+    seconds: float = 0.0,
+    *,
+    on_packet: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, int] | None:
     """Sound (C, N), float32, of a video file from second `start` on, and its samples per second; None if it has none.
 
-    seconds 0 is to the end. No picture is decoded. Raises FileError if the file cannot be read.
+    seconds 0 is to the end. No picture is decoded, and what is damaged is silent. on_packet is called before each
+    packet is decoded, and may raise to stop. Raises FileError if the file cannot be read.
     """
     import av
 
-    name = Path(source).name if isinstance(source, str | Path) else "video"
-    pieces: list[Tensor] = []
-    try:
-        if isinstance(source, BytesIO):
-            source.seek(0)
-        with av.open(source) as container:
-            if not container.streams.audio:
-                return None
-            stream = container.streams.audio[0]
-            rate, layout = stream.codec_context.sample_rate, stream.codec_context.layout.name
-            resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-            length = math.inf if not seconds else round((start + seconds) * rate)
-            done = 0
-            for frame in container.decode(stream):
-                for piece in resampler.resample(frame):
-                    pieces.append(torch.from_numpy(piece.to_ndarray().copy()))
-                    done += pieces[-1].shape[-1]
-                if done >= length:
-                    break
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise FileError(f"{name}: its sound cannot be read ({why(error)}). Choose or encode it again.") from error
-    if not pieces:
-        return None
-    sound = torch.cat(pieces, -1)[..., round(start * rate) :]
-    return (sound if not seconds else sound[..., : round(seconds * rate)]), rate
+    with open_media(source, "its sound") as (_, container):
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        rate, layout = stream.codec_context.sample_rate, stream.codec_context.layout.name
+        resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+        first = round(start * rate)
+        last = first + round(seconds * rate) if seconds else None
+        pieces: list[Tensor] = []
+        done = 0
+        for samples in _samples(decode(container, stream, lambda _: None, on_packet), resampler, rate):
+            # What lies before is let go at once: a film's sound takes gigabytes.
+            pieces.append(samples[:, max(0, first - done) : None if last is None else max(0, last - done)])
+            done += samples.shape[-1]
+            if last is not None and done >= last:
+                break
+    return (torch.cat(pieces, -1), rate) if pieces else None
+
+
+def _samples(frames: Iterator, resampler, rate: int) -> Iterator[Tensor]:
+    """The samples (C, N) of frames, one piece after the other, with silence where some are missing."""
+    begin, done = None, 0
+    for frame in frames:
+        if frame.time is not None:
+            begin = frame.time if begin is None else begin
+            missing = round((frame.time - begin) * rate) - done
+            if LEAST_GAP_SECONDS * rate < missing < MOST_GAP_SECONDS * rate:
+                done += missing
+                yield torch.zeros(len(frame.layout.channels), missing)
+        for piece in resampler.resample(frame):
+            samples = torch.from_numpy(piece.to_ndarray().copy())
+            done += samples.shape[-1]
+            yield samples

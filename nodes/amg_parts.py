@@ -56,7 +56,8 @@ class OwnWords:
         def compute():
             config = self.encoder.config
             with memory.on_device(self.patcher, 64 * config.max_position_embeddings * config.hidden_size) as device:
-                return encode_prompt(self.encoder, self.tokenizer, prompt, device, long).float().cpu()
+                on_part = progress.LongCall("Reading the prompt")
+                return encode_prompt(self.encoder, self.tokenizer, prompt, device, long, on_part).float().cpu()
 
         return self.recent.get((prompt, long), compute)
 
@@ -108,7 +109,7 @@ class OwnPictures:
 
         def compute():
             with memory.on_device(self.patcher, encode_bytes(self.vae, *frames.shape[:3])) as device:
-                return encode_frames(self.vae, frames, device)
+                return encode_frames(self.vae, frames, device, progress.LongCall("Encoding the avatar"))
 
         return self.recent.get(encodings.tensor_digest(frames), compute)
 
@@ -121,7 +122,7 @@ class OwnPictures:
         num_frames, height, width = latents.shape[2:]
         needed = decode_bytes(self.vae, num_frames, height * VAE_SCALE, width * VAE_SCALE)
         with memory.on_device(self.patcher, needed) as device:
-            return decode_latents(self.vae, latents, device)
+            return decode_latents(self.vae, latents, device, progress.LongCall("Decoding the frames"))
 
 
 class HostPictures:

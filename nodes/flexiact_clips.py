@@ -250,12 +250,11 @@ def released_clips(model: BaseModel, clips: Sequence[ListedClip], seed: int):
     """
     from ..flexiact_core.clips import cut_crops
     from ..flexiact_core.cogvideox.model import clip_format
-    from ..flexiact_core.video_files import read_video
 
     form, generator = clip_format(model.base), encodings.generator(seed)
     videos = []
     for clip in clips:
-        frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=form.size_px, on_note=progress.say)
+        frames = media.read_clip(clip.path, form.fps, clip.start, clip.duration, size=form.size_px)
         videos += cut_crops(frames, form.fps, form, 1, generator)
     return encode_videos(model, videos, [clip.caption for clip in clips]), videos
 

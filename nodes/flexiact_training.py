@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from . import inputs
 from .flexiact import FILES
 from .flexiact_clips import as_clips
-from .host import encodings, folders, memory, progress
+from .host import encodings, folders, media, memory, progress
 from .sampling import decode, fit_picture
 from .sockets import ActionClips, BaseModel, ClipsSocket, CogVideoXI2VSocket, FAESocket
 from .training import Plan, Training, changes_while_unfinished, not_computed, save_preview, training_inputs
@@ -320,7 +320,7 @@ def encode_list(model: BaseModel, clips: Sequence[ListedClip], folder: Path, see
         return encode_listed_clips(
             model.base.vae, clips, folder, captions.__getitem__, form=form, device=device, seed=seed,
             made_with=made_with, on_clip=lambda index: bar.step(index + 1),
-            on_part=progress.LongCall("Encoding a clip", bar=False),
+            on_part=progress.LongCall("Encoding a clip", bar=False), read=media.read_clip,
         )  # fmt: skip
 
 

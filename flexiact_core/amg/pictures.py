@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, ShapeError
+from ..modules import OnPart, watch_calls
 from ..video import check_frames, fit_frames
 from .model import LATENT_CHANNELS
 
@@ -19,6 +20,8 @@ FITS = ("cover", "release")
 # Of the authors' renders, 1280 x 720 pixels, only these rows are used.
 RELEASED_ROWS, RELEASED_HEIGHT_PX, RELEASED_ASPECT = 500, 720, 16 / 9
 CHUNK = 8  # frames in the VAE at a time, as in the release
+# Of the VAE, what a long call can be stopped before: diffusers' class of its layers.
+VAE_LAYER = "ResnetBlock2D"
 
 # Red, green and blue of a latent of Stable Diffusion's VAE, a linear guess good enough for a preview.
 _RGB = torch.tensor(
@@ -59,12 +62,14 @@ def stands_on_black(frames: Tensor) -> bool:
 
 
 @torch.no_grad()
-def encode_frames(vae, frames: Tensor, device: torch.device) -> Tensor:
-    """What the VAE says of frames (F, H, W, 3) in 0..1: means and log variances (F, 8, h, w), float32, on the CPU."""
-    pixels = frames.permute(0, 3, 1, 2) * 2 - 1
-    parts = [
-        vae.encode(part.to(device, vae.dtype)).latent_dist.parameters.float().cpu() for part in pixels.split(CHUNK)
-    ]
+def encode_frames(vae, frames: Tensor, device: torch.device, on_part: OnPart | None = None) -> Tensor:
+    """What the VAE says of frames (F, H, W, 3) in 0..1: means and log variances (F, 8, h, w), float32, on the CPU.
+
+    on_part is called before each layer of each few frames with how many are done and of how many; it may raise to stop.
+    """
+    chunks = (frames.permute(0, 3, 1, 2) * 2 - 1).split(CHUNK)
+    watched = watch_calls(vae, "encoder", VAE_LAYER, on_part, len(chunks))
+    parts = [watched.encode(part.to(device, vae.dtype)).latent_dist.parameters.float().cpu() for part in chunks]
     return torch.cat(parts)
 
 
@@ -82,10 +87,14 @@ def draw_latents(parameters: Tensor, scaling_factor: float, generator: torch.Gen
 
 
 @torch.no_grad()
-def decode_latents(vae, latents: Tensor, device: torch.device) -> Tensor:
-    """Frames (F, H, W, 3) in 0..1, float32, on the CPU, of latents (1, 4, F, h, w) in the UNet's scale."""
-    unscaled = clip_to_frames(latents) / vae.config.scaling_factor
-    parts = [vae.decode(part.to(device, vae.dtype)).sample.float().cpu() for part in unscaled.split(CHUNK)]
+def decode_latents(vae, latents: Tensor, device: torch.device, on_part: OnPart | None = None) -> Tensor:
+    """Frames (F, H, W, 3) in 0..1, float32, on the CPU, of latents (1, 4, F, h, w) in the UNet's scale.
+
+    on_part is called as in encode_frames().
+    """
+    chunks = (clip_to_frames(latents) / vae.config.scaling_factor).split(CHUNK)
+    watched = watch_calls(vae, "decoder", VAE_LAYER, on_part, len(chunks))
+    parts = [watched.decode(part.to(device, vae.dtype)).sample.float().cpu() for part in chunks]
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
+from ..modules import OnPart, watch_calls
 
 LongPrompt = Literal["cut", "chunks"]
 PAD_ID = 0  # OpenCLIP's; transformers' own tokenizers pad with other tokens
@@ -38,13 +39,22 @@ def tokenize(tokenizer, prompt: str, length: int = 77, long: LongPrompt = "cut")
 
 
 @torch.no_grad()
-def encode_prompt(text_encoder, tokenizer, prompt: str, device: torch.device, long: LongPrompt = "cut") -> Tensor:
+def encode_prompt(
+    text_encoder,
+    tokenizer,
+    prompt: str,
+    device: torch.device,
+    long: LongPrompt = "cut",
+    on_part: OnPart | None = None,
+) -> Tensor:
     """Embeddings (1, S, D) of a prompt, S = 77 for each piece, computed on `device`, where the encoder is.
 
     The encoder has 23 of OpenCLIP's 24 layers: its last output is the release's penultimate one, normalised.
+    on_part is called before each layer with how many are done and of how many; it may raise to stop.
     """
     ids = tokenize(tokenizer, prompt, text_encoder.config.max_position_embeddings, long)
-    embedded = text_encoder(ids.to(device)).last_hidden_state
+    watched = watch_calls(text_encoder, "", "CLIPEncoderLayer", on_part)
+    embedded = watched(ids.to(device)).last_hidden_state
     return embedded.reshape(1, -1, embedded.shape[-1])
 
 

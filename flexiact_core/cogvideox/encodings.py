@@ -157,12 +157,14 @@ def encode_listed_clips(
     made_with: str = "",
     on_clip: Callable[[int], None] | None = None,
     on_part: OnPart | None = None,
+    read: Callable[..., Tensor] = read_video,
 ) -> EncodedClips:
     """The clips, encoded into files in `folder`; those that are there already are left as they are.
 
     Of each clip one stretch of the form's length, at a random place, and some of its frames, at random, as condition
     images. encode_caption gives embeddings (1, S, D); made_with names what it works with, such as module_digest() of a
     text encoder. on_clip is called after each clip with its index, on_part before each layer as in encode_pixels().
+    read takes read_video()'s place, for who stops it or hears its notes.
     An encoding is known by the clip's content, stretch and caption, by the VAE, the form, the seed and made_with.
     Raises FileError and ShapeError if a video cannot be read or is too short.
     """
@@ -173,7 +175,7 @@ def encode_listed_clips(
         if not file.is_file():
             # By what it is, and not by its place in the list: the same clip in another list is the same encoding.
             generator = torch.Generator().manual_seed(int(file.stem, 16) >> 1)
-            frames = read_video(clip.path, form.fps, clip.start, clip.duration, size=form.size_px)
+            frames = read(clip.path, form.fps, clip.start, clip.duration, size=form.size_px)
             window = select_window(frames, form, generator) / 255
             picked = torch.randperm(len(window), generator=generator)[:images_per_clip]
             video = encode_pixels(vae, to_model_pixels(window), device, on_part)

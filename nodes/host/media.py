@@ -29,7 +29,8 @@ def sound_of(video, seconds: float):
         if isinstance(video, InputImpl.VideoFromFile):
             start, duration = video.get_active_trim_window()
             wanted = min(filter(None, (seconds, duration)))
-            read = read_sound(video.get_stream_source(), start, wanted)
+            source = video.get_stream_source()
+            read = read_sound(source, start, wanted, on_packet=progress.stop_if_cancelled)
             if read is None:
                 return None
             samples, rate = read[0][None], read[1]
@@ -51,18 +52,26 @@ def from_reference(
     Raises FileError and SettingError if it cannot be read or nothing is left.
     """
     from ...flexiact_core.clips import trim_frames
-    from ...flexiact_core.video_files import read_video, within_window
+    from ...flexiact_core.video_files import within_window
 
     if isinstance(reference, InputImpl.VideoFromFile):
         stretch = within_window(start, duration, *reference.get_active_trim_window())
         with normal_tensors():
             source = reference.get_stream_source()
-            return read_video(source, file_fps, *stretch, size=size, on_note=progress.say), file_fps
+            return read_clip(source, file_fps, *stretch, size=size), file_fps
     fps = image_fps
     if hasattr(reference, "get_components"):
         components = reference.get_components()
         reference, fps = components.images, float(components.frame_rate)
     return ordinary(trim_frames(reference, fps, start, duration)), fps
+
+
+def read_clip(source, fps: float, start: float = 0.0, duration: float = 0.0, size=None):
+    """Frames (T, H, W, 3), uint8, of a video file, as read_video() gives them; Cancel stops it, and notes are said."""
+    from ...flexiact_core.video_files import read_video
+
+    on_packet = progress.stop_if_cancelled
+    return read_video(source, fps, start, duration, size=size, on_note=progress.say, on_packet=on_packet)
 
 
 def read_image(path: Path):

@@ -61,3 +61,37 @@ def test_sound_gets_exactly_the_length(seconds):
     assert fitted.shape == (1, 2, round(seconds * RATE))
     kept = min(RATE, fitted.shape[-1])
     assert torch.equal(fitted[..., :kept], samples[..., :kept]) and not fitted[..., kept:].any()
+
+
+def test_damaged_sound_is_silent_and_the_rest_keeps_its_time(file, tmp_path):
+    import av
+
+    path, samples = file
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for index, packet in enumerate(source.demux(audio=0)):
+            # Of 32 packets of 1000 samples, four in the loud second; a Matroska file counts in milliseconds.
+            if packet.size and index not in range(20, 24):
+                packet.stream = stream
+                target.mux(packet)
+    expected = samples.clone()
+    expected[:, 20000:24000] = 0
+    sound, _ = read_sound(tmp_path / "b.mkv")
+    torch.testing.assert_close(sound, expected, atol=1e-4, rtol=0)
+    stretch, _ = read_sound(tmp_path / "b.mkv", 1.4, 0.3)
+    torch.testing.assert_close(stretch, expected[:, round(1.4 * RATE) : round(1.7 * RATE)], atol=1e-4, rtol=0)
+
+
+def test_what_lies_before_a_stretch_of_sound_is_not_kept_and_reading_stops_when_asked(file):
+    path, samples = file
+    stretch, _ = read_sound(path, 1.9)
+    assert stretch.untyped_storage().nbytes() == samples[:, round(1.9 * RATE) :].numel() * 4
+
+    class Stopped(Exception):
+        pass
+
+    def stop():
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        read_sound(path, on_packet=stop)

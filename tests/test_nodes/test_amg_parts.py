@@ -188,3 +188,29 @@ def test_sockets_go_before_the_models_own_parts_and_must_fit(clip, host_vae):
     wide.latent_channels = 16
     with pytest.raises(FileError, match="vae: 16 latent channels found, 4 needed"):
         amg_parts.to_amg_model(amg, None, wide)
+
+
+def test_cancel_ends_text_encoder_and_vae_within_a_layer(monkeypatch):
+    """Also ComfyUI's own, which its layers see to."""
+    import comfy.model_management as management
+
+    model = amg_parts.to_amg_model(make_small_amg())
+    asked = []
+
+    def cancel_at_second():
+        asked.append(1)
+        if len(asked) == 2:
+            raise management.InterruptProcessingException
+
+    frames, latents = torch.rand(9, 16, 16, 3), torch.zeros(1, 4, 9, 2, 2)
+    monkeypatch.setattr(management, "throw_exception_if_processing_interrupted", cancel_at_second)
+    for call in (
+        lambda: model.words.encode("a prompt of its own", "cut"),
+        lambda: model.pictures.parameters(frames),
+        lambda: model.pictures.decode(latents),
+    ):
+        asked.clear()
+        with pytest.raises(management.InterruptProcessingException):
+            call()
+        assert len(asked) == 2
+        call()  # and what was cancelled is not taken for done

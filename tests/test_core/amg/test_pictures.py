@@ -101,3 +101,16 @@ def test_a_preview_is_a_picture_of_the_frame_asked_for():
 def test_latents_of_another_layout_are_refused():
     with pytest.raises(ShapeError, match="latents: frames x 4 x height x width expected"):
         frames_to_clip(torch.zeros(3, 16, 2, 2))
+
+
+def test_each_layer_of_each_few_frames_is_told_of_before_it_runs(small):
+    frames, latents = torch.rand(11, 16, 16, 3), torch.randn(1, 4, 11, 2, 2)
+    for call in (
+        lambda on_part: encode_frames(small.vae, frames, CPU, on_part),
+        lambda on_part: decode_latents(small.vae, latents, CPU, on_part),
+    ):
+        parts = []
+        watched = call(lambda done, total, parts=parts: parts.append((done, total)))
+        # Eleven frames are two chunks.
+        assert parts == [(index, len(parts)) for index in range(len(parts))] and len(parts) >= 4
+        assert torch.equal(watched, call(None))

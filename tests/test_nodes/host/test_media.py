@@ -118,3 +118,20 @@ def test_a_picture_that_cannot_be_read_is_a_sentence(tmp_path):
     (tmp_path / "no.png").write_bytes(b"text")
     with pytest.raises(FileError, match="^no.png: .*cannot be read"):
         media.read_image(tmp_path / "no.png")
+
+
+def test_cancel_ends_the_reading_of_a_file_before_its_end(clip, monkeypatch):
+    import comfy.model_management as management
+
+    asked = []
+
+    def cancel_at_tenth():
+        asked.append(1)
+        if len(asked) == 10:
+            raise management.InterruptProcessingException
+
+    monkeypatch.setattr(management, "throw_exception_if_processing_interrupted", cancel_at_tenth)
+    with pytest.raises(management.InterruptProcessingException):
+        media.from_reference(clip, 99.0, 8)
+    assert len(asked) == 10
+    assert len(media.from_reference(clip, 99.0, 8)[0]) == 24
