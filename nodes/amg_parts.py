@@ -43,6 +43,12 @@ class OwnWords:
             amg.text_encoder, devices.text_encoder_device(), devices.text_encoder_offload_device()
         )
 
+    def digest(self) -> str:
+        """A short name for its weights."""
+        from ..flexiact_core.digests import module_digest
+
+        return module_digest(self.encoder)
+
     def count(self, prompt: str) -> int:
         """How many tokens a prompt has."""
         from ..flexiact_core.amg.text import count_tokens
@@ -70,6 +76,12 @@ class HostWords:
 
         self.clip, self.recent = clip, encodings.Recent()
         check_text_width("clip", self.encode("", "cut").shape[-1], unet)
+
+    def digest(self) -> str:
+        """A short name for its weights."""
+        from ..flexiact_core.digests import module_digest
+
+        return module_digest(self.clip.cond_stage_model)
 
     def count(self, prompt: str) -> int:
         """How many tokens a prompt has."""
@@ -101,6 +113,12 @@ class OwnPictures:
         self.vae, self.recent = vae, encodings.Recent(4)
         self.patcher = memory.to_patcher(vae, devices.vae_device(), devices.vae_offload_device())
         self.scale = vae.config.scaling_factor
+
+    def digest(self) -> str:
+        """A short name for its weights."""
+        from ..flexiact_core.digests import module_digest
+
+        return module_digest(self.vae)
 
     def parameters(self, frames: Tensor) -> Tensor:
         """Means and log variances (F, 8, h, w) of frames (F, H, W, 3) in 0..1, on the CPU."""
@@ -138,6 +156,12 @@ class HostPictures:
         if vae.latent_channels != LATENT_CHANNELS or vae.downscale_ratio != VAE_SCALE:
             raise FileError(f"vae: {vae.latent_channels} latent channels found, {LATENT_CHANNELS} needed. {NEEDED}")
         self.vae, self.recent = vae, encodings.Recent(4)
+
+    def digest(self) -> str:
+        """A short name for its weights."""
+        from ..flexiact_core.digests import module_digest
+
+        return module_digest(self.vae.first_stage_model)
 
     def parameters(self, frames: Tensor) -> Tensor:
         """Means and log variances (F, 8, h, w) of frames (F, H, W, 3) in 0..1, on the CPU; the variances are 0."""

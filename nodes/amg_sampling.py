@@ -83,20 +83,24 @@ def read_avatar(model: AMGModel, avatar, settings: Settings):
     if isinstance(avatar, DemoClip):
         frames, fit = avatar.frames, "release"
     else:
-        frames, fit = read_frames(avatar, settings.fps), settings.fit
+        frames, fit = read_frames(avatar, settings.fps, settings.num_frames), settings.fit
     frames = fit_avatar(frames[: settings.num_frames or None], settings.width, settings.height, fit)
     return frames, model.pictures.parameters(frames)
 
 
-def read_frames(avatar, fps: float) -> Tensor:
-    """Frames (F, H, W, C) in 0..1: an IMAGE's as they are, a VIDEO's at `fps` per second."""
+def read_frames(avatar, fps: float, num_frames: int = 0) -> Tensor:
+    """Frames (F, H, W, C) in 0..1, the first num_frames or, with 0, all: an IMAGE's as they are, a VIDEO's at `fps`
+    per second.
+    """
     from ..flexiact_core.clips import nearest_frames
 
     if not hasattr(avatar, "get_components"):
-        return memory.ordinary(avatar)
-    frames, own_fps = media.from_reference(avatar, fps, fps)
-    frames = frames / 255 if not frames.is_floating_point() else frames
-    return frames[nearest_frames(len(frames), own_fps, fps)]
+        return memory.ordinary(avatar[: num_frames or None])
+    # A second more, for the frame that is nearest to the last moment.
+    duration = num_frames / fps + 1 if num_frames else 0
+    frames, own_fps = media.from_reference(avatar, fps, fps, duration=duration)
+    frames = frames[nearest_frames(len(frames), own_fps, fps)[: num_frames or None]]
+    return frames / 255 if not frames.is_floating_point() else frames
 
 
 def noise_shape(parameters: Tensor) -> tuple[int, ...]:

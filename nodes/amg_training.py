@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from . import amg_parts, inputs
 from .amg_files import FILES
-from .host import encodings, folders, progress
+from .host import encodings, folders, media, progress
 from .host import memory as memories
 from .sockets import AMGModel, AMGSocket
 from .training import Plan, Training, changes_while_unfinished, not_computed, training_inputs
@@ -174,7 +174,8 @@ def read_clips(model: AMGModel, folder: Path, num_frames: int, size: int, skip: 
     return encode_pairs(
         pairs, folders.training_folder(FILES) / "clips", model.pictures.parameters, texts.__getitem__,
         model.pictures.scale, width_px=size, height_px=size, num_frames=num_frames,
-        on_pair=lambda index: bar.step(index + 1),
+        made_with=model.pictures.digest() + model.words.digest(), on_pair=lambda index: bar.step(index + 1),
+        read=media.read_clip,
     )  # fmt: skip
 
 

@@ -197,9 +197,10 @@ class DynamiCtrlSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: BaseModel, driving_video=None, **asked) -> io.NodeOutput:
-        frames, drawn = perform_poses(model, **asked)
         fps = model.base.family.fps
-        sound = None if driving_video is None else media.sound_of(driving_video, len(frames) / fps)
+        # Before the long run, so that a file that cannot be read does not cost it.
+        sound = None if driving_video is None else media.sound_of(driving_video, asked["num_frames"] / fps)
+        frames, drawn = perform_poses(model, **asked)
         return io.NodeOutput(frames, media.to_video(frames, fps, sound), drawn)
 
 

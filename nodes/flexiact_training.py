@@ -304,9 +304,10 @@ def train_refadapter(
 def encode_list(model: BaseModel, clips: Sequence[ListedClip], folder: Path, seed: int) -> EncodedClips:
     """The listed clips, encoded into files in `folder` that are kept, so that a training that goes on does not do it
     again. Raises FileError and ShapeError as encode_listed_clips() does."""
-    from ..flexiact_core.cogvideox.encodings import encode_listed_clips, encoded_file, module_digest, way_of
+    from ..flexiact_core.cogvideox.encodings import encode_listed_clips, encoded_file, way_of
     from ..flexiact_core.cogvideox.memory import encode_bytes
     from ..flexiact_core.cogvideox.model import clip_format
+    from ..flexiact_core.digests import module_digest
 
     form = clip_format(model.base)
     made_with = module_digest(model.base.text_encoder)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..digests import content_digest
 from ..errors import FileError, why
 from ..video import fit_frames
 from ..video_files import read_video
@@ -78,7 +79,12 @@ class ReleasedClips:
     @property
     def identity(self) -> list:
         """What tells these clips from others, in values that JSON can hold."""
-        return [len(self.starts), self.starts[0], self.starts[-1], self.num_frames, self.step]
+        # Of some clips, evenly spread, what they hold.
+        some = sorted({self.starts[len(self.starts) * index // 8] for index in range(8)})
+        files = [table[number] for number in some for table in (self.videos, self.avatars)]
+        files += [self.captions[number + self.middle] for number in some]
+        contents = hashlib.sha256("".join(content_digest(file) for file in files).encode()).hexdigest()
+        return [len(self.starts), self.starts[0], self.starts[-1], self.num_frames, self.step, contents]
 
     def draw(self, generator: torch.Generator) -> AvatarClip:
         """A random clip."""
@@ -150,12 +156,10 @@ def find_pairs(folder: Path) -> list[Pair]:
     return pairs
 
 
-def pair_file(pair: Pair, folder: Path, width_px: int, height_px: int) -> Path:
-    """Where the encoding of a pair lies; another one for other files, caption or size."""
-    stats = "|".join(
-        f"{path.name}|{path.stat().st_size}|{path.stat().st_mtime_ns}" for path in (pair.video, pair.avatar)
-    )
-    identity = f"{stats}|{pair.caption}|{width_px}x{height_px}"
+def pair_file(pair: Pair, folder: Path, width_px: int, height_px: int, made_with: str = "") -> Path:
+    """Where the encoding of a pair lies; another one for another content, caption, size, or way to make it."""
+    contents = f"{content_digest(pair.video)}|{content_digest(pair.avatar)}"
+    identity = f"{contents}|{pair.caption}|{width_px}x{height_px}|{made_with}"
     return Path(folder) / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
 
 
@@ -169,19 +173,23 @@ def encode_pairs(
     width_px: int,
     height_px: int,
     num_frames: int = TRAINED_FRAMES,
+    made_with: str = "",
     on_pair: Callable[[int], None] | None = None,
+    read: Callable[..., Tensor] = read_video,
 ) -> EncodedPairs:
     """The pairs at 8 frames per second, encoded into files in `folder`; those that are there are left as they are.
 
     encode gives a VAE's means and log variances (F, 8, h, w) of frames (F, H, W, 3), as encode_frames();
-    encode_caption gives (1, S, D). on_pair is called after each pair with its index.
+    encode_caption gives (1, S, D); made_with names what both work with, such as module_digest() of VAE and text
+    encoder. on_pair is called after each pair with its index. read takes read_video()'s place, for who stops it.
     Raises FileError naming a pair whose videos cannot be read, or differ by more than two frames.
     """
     files = []
     for index, pair in enumerate(pairs):
-        file = pair_file(pair, folder, width_px, height_px)
+        file = pair_file(pair, folder, width_px, height_px, made_with)
         if not file.is_file():
-            video, avatar = (read_video(path, TRAINED_FPS) / 255 for path in (pair.video, pair.avatar))
+            size = (width_px, height_px)
+            video, avatar = (read(path, TRAINED_FPS, size=size) / 255 for path in (pair.video, pair.avatar))
             length = min(len(video), len(avatar))
             if abs(len(video) - len(avatar)) > 2 or length < 2:
                 raise FileError(

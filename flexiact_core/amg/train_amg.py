@@ -60,6 +60,7 @@ def train(settings: argparse.Namespace) -> Path:
 
 def _read_clips(settings: argparse.Namespace, amg, device, say):
     """Clips to draw from, and the text of no words where there is one; the encoders leave the device again."""
+    from ..digests import module_digest
     from ..errors import FileError
     from .dataset import ReleasedClips, encode_pairs, find_pairs, is_released, vae_encoder
     from .text import encode_prompt
@@ -86,6 +87,7 @@ def _read_clips(settings: argparse.Namespace, amg, device, say):
         width_px=settings.size,
         height_px=settings.size,
         num_frames=settings.frames,
+        made_with=module_digest(amg.vae) + module_digest(amg.text_encoder),
         on_pair=lambda index: say(f"encoded {index + 1} of {len(pairs)} pairs"),
     )
     amg.vae.to("cpu")

@@ -7,10 +7,8 @@ D text width.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from ..clip_lists import ListedClip
 from ..clips import ClipFormat, select_window
-from ..errors import FileError
+from ..digests import content_digest, module_digest
 from ..modules import OnPart
 from ..video import to_model_pixels
 from ..video_files import read_video
@@ -28,9 +26,6 @@ from .model import Posterior, condition_scale, encode_pixels
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
-
-# Of a large file, read at each of 64 places.
-DIGEST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,40 +98,6 @@ def encoded_file(clip: ListedClip, folder: Path, made_with: str = "") -> Path:
     """Where the encoding of a clip lies; another one for another content, stretch, caption, or way to make it."""
     identity = f"{content_digest(clip.path)}|{clip.start}|{clip.duration}|{clip.caption}|{made_with}"
     return Path(folder) / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
-
-
-def content_digest(path: Path) -> str:
-    """A short name for what a file holds; of one above 64 MB for its size and 64 stretches of it, evenly spread.
-
-    Raises FileError if it cannot be read.
-    """
-    try:
-        found = os.stat(path)
-        return _content_digest(str(path), found.st_size, found.st_mtime_ns)
-    except OSError as error:
-        raise FileError(f"{Path(path).name}: this file cannot be read ({error.strerror}). Check the list.") from error
-
-
-@lru_cache(maxsize=100_000)
-def _content_digest(path: str, size: int, _modified: int) -> str:
-    contents = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        for index in range(64):
-            if size > 64 * DIGEST_BYTES:
-                file.seek((size - DIGEST_BYTES) * index // 63)
-            contents.update(file.read(DIGEST_BYTES))
-    return contents.hexdigest()
-
-
-def module_digest(module: torch.nn.Module) -> str:
-    """A short name for the weights of a module: their names, shapes, and some values of each."""
-    contents = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        values = tensor.detach().reshape(-1)
-        middle = len(values) // 2
-        some = torch.cat([values[:64], values[middle : middle + 64], values[-64:]]).float().cpu()
-        contents.update(f"{name} {tuple(tensor.shape)}".encode() + some.contiguous().numpy().tobytes())
-    return contents.hexdigest()
 
 
 def way_of(vae, form: ClipFormat, images_per_clip: int = 8, seed: int = 0, made_with: str = "") -> str:

@@ -60,8 +60,9 @@ def encode_once(
     base: CogVideoXI2V, clips: list[ListedClip], settings: argparse.Namespace, processes: Processes
 ) -> EncodedClips:
     """The clips, encoded into files that are kept; the encoders leave the device again."""
-    from ..cogvideox.encodings import encode_listed_clips, module_digest
+    from ..cogvideox.encodings import encode_listed_clips
     from ..cogvideox.model import clip_format, encode_prompt
+    from ..digests import module_digest
 
     device, length = processes.device, base.transformer.config.max_text_seq_length
     base.text_encoder.to(device)

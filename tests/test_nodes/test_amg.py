@@ -140,6 +140,22 @@ def test_a_video_is_read_at_the_speed_asked_for_and_frames_as_they_are(model):
     assert torch.equal(amg_sampling.read_frames(frames, 8.0), frames)
 
 
+def test_of_a_long_video_only_what_is_used_is_read(model, tmp_path, monkeypatch):
+    from comfy_api.latest import InputImpl
+    from videos import make_video
+
+    video = InputImpl.VideoFromFile(str(make_video(tmp_path / "a.mp4", num_frames=70 * 4, fps=4)))
+    packets = []
+    monkeypatch.setattr(amg_sampling.progress, "stop_if_cancelled", lambda: packets.append(1))
+    frames = amg_sampling.read_frames(video, 8.0, 16)
+    assert frames.shape == (16, 48, 64, 3) and frames.is_floating_point() and len(packets) < 100
+    # Halfway between two frames the later one is taken.
+    expected = torch.tensor([0, *(index for index in range(1, 8) for _ in range(2)), 8]) * 4 / 255
+    assert_close(frames[:, :10].mean((1, 2, 3)), expected, atol=0.02, rtol=0)
+    with pytest.raises(SettingError, match="more than 60 seconds"):
+        amg_sampling.read_frames(video, 8.0)
+
+
 @pytest.mark.parametrize(("asked", "given"), [(2, 2), (0, 4), (100, 4)])
 def test_as_many_frames_as_asked_for_and_no_more_than_there_are(model, avatar, asked, given):
     assert len(sample(model, avatar, num_frames=asked).args[0]) == given

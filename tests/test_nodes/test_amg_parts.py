@@ -191,7 +191,6 @@ def test_sockets_go_before_the_models_own_parts_and_must_fit(clip, host_vae):
 
 
 def test_cancel_ends_text_encoder_and_vae_within_a_layer(monkeypatch):
-    """Also ComfyUI's own, which its layers see to."""
     import comfy.model_management as management
 
     model = amg_parts.to_amg_model(make_small_amg())

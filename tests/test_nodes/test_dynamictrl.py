@@ -143,6 +143,18 @@ def test_sound_is_cut_or_filled_to_the_frames(running_node, model, image, rate):
         assert not audio["waveform"][..., kept:].any()
 
 
+def test_sound_that_cannot_be_read_is_told_before_the_run(running_node, model, image, tmp_path, monkeypatch):
+    from comfy_api.latest import InputImpl
+    from flexiact_pack.nodes import dynamictrl
+
+    from flexiact_core.errors import FileError
+
+    monkeypatch.setattr(dynamictrl, "perform_poses", lambda *_, **__: pytest.fail("sampled"))
+    (tmp_path / "a.mp4").write_bytes(b"no video at all")
+    with pytest.raises(FileError, match="a.mp4: its sound cannot be read"):
+        run(model, image, driving_video=InputImpl.VideoFromFile(str(tmp_path / "a.mp4")))
+
+
 def test_sound_of_a_trimmed_file_begins_where_it_does(running_node, model, image, tmp_path):
     from comfy_api.latest import InputImpl
     from host.dynamictrl import RATE, put_inputs

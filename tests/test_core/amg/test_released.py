@@ -8,7 +8,7 @@ from PIL import Image
 from flexiact_core.amg.dataset import EncodedPairs, ReleasedClips, encode_pairs, find_pairs, is_released, vae_encoder
 from flexiact_core.amg.released import read_demo
 from flexiact_core.errors import FileError, SettingError
-from flexiact_core.video_files import write_preview
+from flexiact_core.video_files import read_video, write_preview
 
 CPU = torch.device("cpu")
 
@@ -168,3 +168,45 @@ def test_pairs_of_different_lengths_are_refused(pairs, small, tmp_path):
     write_preview(pairs / "avatar" / "b.mp4", torch.rand(6, 32, 32, 3), 8)
     with pytest.raises(FileError, match="b.mp4: 12 frames of video and 6 of avatar"):
         encode(small, pairs, tmp_path / "cache")
+
+
+def test_another_content_vae_or_way_makes_encodings_of_its_own_and_a_copy_elsewhere_does_not(small, pairs, tmp_path):
+    import os
+    import shutil
+
+    cache = tmp_path / "cache"
+    first = encode(small, pairs, cache, made_with="a VAE").files
+    copied = shutil.copytree(pairs, tmp_path / "copied")
+    assert encode(small, copied, cache, made_with="a VAE").files == first
+    assert not set(encode(small, pairs, cache, made_with="another VAE").files) & set(first)
+    # Another clip of the same size and time.
+    video = pairs / "video" / "a.mp4"
+    times = video.stat()
+    video.write_bytes(video.read_bytes()[:-1] + b"x")
+    os.utime(video, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    changed = encode(small, pairs, cache, made_with="a VAE").files
+    assert changed[0] != first[0] and changed[1] == first[1]
+
+
+def test_pairs_are_read_in_the_size_that_is_encoded(small, pairs, tmp_path):
+    asked = []
+
+    def read(path, fps, size):
+        asked.append((path.name, fps, size))
+        return read_video(path, fps, size=size)
+
+    encode(small, pairs, tmp_path / "cache", read=read)
+    assert asked == [(f"{name}.mp4", 8, (16, 16)) for name in ("a", "a", "b", "b")]
+
+
+def test_released_clips_are_known_by_what_they_hold(tmp_path):
+    def make(name, value):
+        folder = tmp_path / name
+        for kind, shape in (("images_feature", (1, 1, 4, 2, 2)), ("hg_images_feature", (1, 1, 4, 2, 2)),
+                            ("captions_y", (1, 77, 8))):  # fmt: skip
+            (folder / kind).mkdir(parents=True)
+            for number in range(0, 48, 3):
+                torch.save(torch.full(shape, value), folder / kind / f"frame_{number:06d}.pth")
+        return ReleasedClips(folder, num_frames=4).identity
+
+    assert make("a", 0.0) == make("b", 0.0) != make("c", 1.0)
