@@ -114,53 +114,80 @@ class PredictActionPoses(io.ComfyNode):
                     "files or your own; another model's action is refused with a list."
                 ),
                 io.Int.Input(
-                    "steps", default=0, min=0, max=64,
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=64,
                     tooltip=(
                         "Poses after the first. 0: as many as the model was trained for, 4 for the authors' files, 8 "
                         "for the shipped one. More are the model's own guess."
                     ),
                 ),
                 io.Boolean.Input(
-                    "chain", default=False,
+                    "chain",
+                    default=False,
                     tooltip=(
                         "Off: all steps in one go. On: windows of as many steps as were trained, each from the last "
                         "pose of the one before, for longer clips."
                     ),
                 ),
                 io.Int.Input(
-                    "variants", default=1, min=1, max=16,
+                    "variants",
+                    default=1,
+                    min=1,
+                    max=16,
                     tooltip="How many courses of the action, each its own seed: seed, seed + 1, and so on.",
                 ),
                 io.Float.Input(
-                    "temperature", default=1.0, min=0.0, max=2.0, step=0.05,
+                    "temperature",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
                     tooltip="Size of the random numbers. 0: always the same course. 1: the released way. 2: wild.",
                 ),
                 io.Int.Input(
-                    "num_frames", default=0, min=0, max=1029,
+                    "num_frames",
+                    default=0,
+                    min=0,
+                    max=1029,
                     tooltip=(
                         "Frames that the poses are spread over, on a smooth curve. 0: as predicted, the first pose and "
                         "one for each step. DynamiCtrl takes 8k+5: 13, 21, ..."
                     ),
                 ),
                 io.Float.Input(
-                    "fps", default=8.0, min=1.0, max=60.0, step=0.5,
+                    "fps",
+                    default=8.0,
+                    min=1.0,
+                    max=60.0,
+                    step=0.5,
                     tooltip="Frames per second of the result. The model knows no time: low plays slowly, high fast.",
                 ),
                 io.Combo.Input(
-                    "person", options=list(PEOPLE), default="largest",
+                    "person",
+                    options=list(PEOPLE),
+                    default="largest",
                     tooltip="Who of several people in the pose. largest: the tallest; a number counts from 0.",
                 ),
                 io.Int.Input(
-                    "width", default=512, min=64, max=4096,
+                    "width",
+                    default=512,
+                    min=64,
+                    max=4096,
                     tooltip="Width in pixels of the canvas where no pose is connected.",
                 ),
                 io.Int.Input(
-                    "height", default=512, min=64, max=4096,
+                    "height",
+                    default=512,
+                    min=64,
+                    max=4096,
                     tooltip="Height in pixels of the canvas where no pose is connected.",
                 ),
                 inputs.seed("Fixes the courses: the same graph and seed give the same poses."),
                 PosesSocket.Input(
-                    "pose", optional=True,
+                    "pose",
+                    optional=True,
                     tooltip="The pose to start from; the first frame counts. Left open: a standing figure.",
                 ),
             ],  # fmt: skip
@@ -215,14 +242,16 @@ class MeasurePoses(io.ComfyNode):
                 action_input("The action that the truth shows. Not used where the truth is left open."),
                 inputs.seed("Fixes the draws.", new_each_run=False),
                 PosesSocket.Input(
-                    "truth", optional=True,
+                    "truth",
+                    optional=True,
                     tooltip=(
                         "True poses: every stretch as long as the model's steps is a clip. Left open: 512 figures that "
                         "no training saw, for models of the built-in actions."
                     ),
                 ),
                 PosesSocket.Input(
-                    "poses", optional=True,
+                    "poses",
+                    optional=True,
                     tooltip=(
                         "Poses to measure against the truth in place of the model's own, such as all variants of "
                         "Predict Action Poses. Left open: ten draws of the model for each clip."

@@ -156,7 +156,8 @@ def denoise(model: AMGModel, noise: Tensor, avatar: Tensor, texts: tuple[Tensor,
     from ..flexiact_core.amg.pictures import preview_frame
     from ..flexiact_core.amg.sampling import sample_avatar_video
 
-    bar, patcher = progress.Progress(settings.steps), sampling_unet(model)
+    shorter = "Shorter: fewer steps or frames, or cfg 1, which halves it and follows the prompt less."
+    bar, patcher = progress.SamplingProgress(settings.steps, shorter), sampling_unet(model)
 
     def on_step(index, clean):
         bar.step(index + 1, preview_frame(clean, clean.shape[2] // 2))

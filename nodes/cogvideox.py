@@ -260,6 +260,21 @@ def base_path(name: str | None) -> Path:
     return folders.path_of(name, find_bases(), BASES.missing(name))
 
 
+def base_config(name: str) -> dict:
+    """The config of the transformer of a base in find_bases(), of a single file what its shapes say.
+
+    Empty, which is the released base's, for a name that is not there or a base that cannot be read.
+    """
+    from ..flexiact_core.cogvideox.loading import transformer_config
+    from ..flexiact_core.errors import FlexiActError
+
+    source = find_bases().get(name) if name else None
+    try:
+        return transformer_config(source, None) if source else {}
+    except FlexiActError:  # said when the base is loaded
+        return {}
+
+
 def to_base_model(base, float8_products: bool = False) -> BaseModel:
     """The socket value of a loaded base: each part in a patcher, through which ComfyUI loads and frees it.
 

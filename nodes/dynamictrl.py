@@ -97,25 +97,16 @@ class DynamiCtrlSampler(io.ComfyNode):
         return [
             inputs.prompt(),
             inputs.negative_prompt(),
-            inputs.any_side("width", RELEASED.width_px, TRAINED, RELEASED.size_multiple),
-            inputs.any_side("height", RELEASED.height_px, TRAINED, RELEASED.size_multiple),
-            io.Int.Input(
-                "num_frames",
-                default=RELEASED.num_frames,
-                min=1,
-                max=1029,
-                step=RELEASED.frames_per_latent,
-                tooltip=(
-                    "Frames at 16 per second, 8k+5: 37, as trained, are a little over two seconds. More take longer "
-                    "and more memory. 8k+1 with frame_rule padded."
-                ),
+            inputs.side("width", TRAINED),
+            inputs.side("height", TRAINED),
+            inputs.num_frames(
+                "Frames at 16 per second, 8k+5: 37, as trained, are a little over two seconds. 0: as many as the base "
+                "was trained on. More take longer and more memory. 8k+1 with frame_rule padded.",
+                RELEASED.frames_per_latent,
+                1029,
             ),
-            inputs.steps(
-                RELEASED.steps, 1000, "Denoising steps. Fewer are faster and rougher; 25 is the released value."
-            ),
-            inputs.cfg(
-                default=RELEASED.cfg, tooltip="Guidance towards the prompt. 1: none, half the work. 3: released value."
-            ),
+            inputs.sampling_steps(RELEASED.steps),
+            inputs.cfg(released=RELEASED.cfg),
             inputs.seed(),
             inputs.scheduler(),
         ]

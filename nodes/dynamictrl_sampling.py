@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .host import encodings, memory, progress
-from .sampling import sample_video, used_prompts
+from .sampling import complete_run, sample_video, used_prompts
 from .sockets import BaseModel, RunAcceleration, WeightedFAEs
 
 
@@ -18,11 +18,12 @@ def check_inputs(
     Raises SettingError or ShapeError otherwise.
     """
     from ..flexiact_core.cogvideox.family import DYNAMICTRL
-    from ..flexiact_core.dynamictrl.frames import plan_frames
+    from ..flexiact_core.cogvideox.own_values import check_asked
+    from ..flexiact_core.dynamictrl.frames import most_frames, plan_frames
     from ..flexiact_core.dynamictrl.inputs import check_one_of, read_poses
 
-    DYNAMICTRL.check_size(width, height)
-    plan_frames(num_frames, frame_rule)
+    check_asked(DYNAMICTRL, {"width": width, "height": height, "cfg": asked["cfg"]})
+    plan_frames(num_frames or most_frames(DYNAMICTRL.num_frames, frame_rule), frame_rule)
     pose_control(asked)
     check_one_of("poses" in asked, "pose_video" in asked)
     if "poses" in asked and "poses" not in waiting:
@@ -41,13 +42,19 @@ def perform_poses(
     frame_rule: str, pose_colours: str, poses=None, pose_video=None, mask=None, fae: WeightedFAEs = (),
     acceleration: RunAcceleration | None = None, *, steps: int, cfg: float, scheduler: str, seed: int, **control,
 ):  # fmt: skip
-    """Frames (num_frames, H, W, 3) in which the picture performs the poses, and the drawn poses, both in 0..1."""
+    """Frames (num_frames, H, W, 3) in which the picture performs the poses, and the drawn poses, both in 0..1.
+
+    Numbers that are 0 are the base's own.
+    """
     from ..flexiact_core.cogvideox.acceleration import EXACT
-    from ..flexiact_core.dynamictrl.frames import plan_frames
+    from ..flexiact_core.dynamictrl.frames import most_frames, plan_frames
     from ..flexiact_core.dynamictrl.pose_norm import check_takes_poses
 
     check_takes_poses(model.base.transformer)
     run = (acceleration or RunAcceleration(EXACT)).run
+    own = complete_run(model, width=width, height=height, steps=steps, cfg=cfg, num_frames=0)
+    width, height, steps, cfg = (own[name] for name in ("width", "height", "steps", "cfg"))
+    num_frames = num_frames or most_frames(own["num_frames"], frame_rule)
     plan = plan_frames(num_frames, frame_rule)
     _say_what_is_far(width, height)
     picture = _picture(model, image, mask, width, height)

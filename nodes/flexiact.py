@@ -9,7 +9,7 @@ from . import inputs
 from .flexiact_sampling import AttentionPicture, perform_action
 from .host import folders, media, memory, progress
 from .native import ANY_MODEL, with_lora
-from .sampling import fit_picture
+from .sampling import complete_run, fit_picture
 from .sockets import BaseModel, FAESocket, RunAcceleration, WeightedFAEs
 from .training import not_computed
 
@@ -155,14 +155,10 @@ class FlexiActSampler(io.ComfyNode):
                 ),
                 inputs.prompt(),
                 inputs.negative_prompt(),
-                inputs.side("width", COGVIDEOX_1_0.width_px),
-                inputs.side("height", COGVIDEOX_1_0.height_px),
+                inputs.side("width"),
+                inputs.side("height"),
                 inputs.num_frames(),
-                inputs.steps(
-                    COGVIDEOX_1_0.steps,
-                    1000,
-                    "Denoising steps. Fewer are faster and rougher; 50 is the released value.",
-                ),
+                inputs.sampling_steps(COGVIDEOX_1_0.steps),
                 inputs.cfg(),
                 *inputs.bias()[:3],
                 inputs.seed(),
@@ -195,27 +191,30 @@ class FlexiActSampler(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, width, height, num_frames, bias_strength, hold_until, off_below, weighting, **lazy):
-        from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0
-        from ..flexiact_core.flexiact.bias import MotionBias
+    def check_lazy_status(
+        cls, width, height, num_frames, cfg, bias_strength, hold_until, off_below, weighting, **lazy
+    ):  # fmt: skip
+        from ..flexiact_core.cogvideox.own_values import check_asked
+        from ..flexiact_core.flexiact.bias import choose_bias
 
         # Here, and not in validate_inputs: one sentence instead of one per input, and linked numbers are known too.
-        COGVIDEOX_1_0.check_size(width, height)
-        COGVIDEOX_1_0.check_num_frames(num_frames)
-        MotionBias(bias_strength, hold_until, off_below, weighting)
+        check_asked(COGVIDEOX_1_0, {"width": width, "height": height, "num_frames": num_frames, "cfg": cfg})
+        choose_bias({}, bias_strength, hold_until, off_below, weighting)
         return not_computed(lazy)
 
     @classmethod
     def execute(
         cls, model: BaseModel, image, prompt, negative_prompt, width, height, bias_strength, hold_until, off_below,
         weighting, fae: WeightedFAEs = (), acceleration: RunAcceleration | None = None, draw_attention=False, mask=None,
-        **run,
+        *, num_frames, steps, cfg, **run,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..flexiact_core.flexiact.bias import MotionBias
+        from ..flexiact_core.flexiact.bias import choose_bias
 
-        bias = MotionBias(bias_strength, hold_until, off_below, weighting)
-        picture = fit_picture(model, image, "image", width, height, run["num_frames"], mask)
-        attention = AttentionPicture(model, run["steps"]) if draw_attention else None
+        bias = choose_bias(model.base.transformer.config, bias_strength, hold_until, off_below, weighting)
+        own = complete_run(model, width=width, height=height, num_frames=num_frames, steps=steps, cfg=cfg)
+        picture = fit_picture(model, image, "image", own.pop("width"), own.pop("height"), own["num_frames"], mask)
+        attention = AttentionPicture(model, own["steps"]) if draw_attention else None
+        run |= own
         frames = perform_action(model, picture, (prompt, negative_prompt), fae, bias, acceleration, attention, **run)
         return io.NodeOutput(
             frames, media.to_video(frames, model.base.family.fps), attention.draw() if attention else progress.nothing()

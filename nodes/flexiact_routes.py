@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from ..flexiact_core.errors import FlexiActError, SettingError
+from .cogvideox import base_config
 from .flexiact import FAE_WORDS, FILES
 from .host import folders
 
@@ -21,7 +22,10 @@ def add_routes(routes: web.RouteTableDef) -> None:
 async def answer_weighting(request: web.Request) -> web.Response:
     """JSON of the weighting that settings of FlexiAct Sampler, by their input names, make.
 
+    `base`, a name in the list of Load CogVideoX I2V, is whose own values stand for what is auto; without it, or with
+    one that is not there, the released base's do.
     timesteps: where the steps lie, first to last, each 0..999. curve: the bias in logits at each timestep from 0 on.
+    shown: strength and timesteps of that curve, by the names of the inputs. own_strength: the base's own.
     Status 400 with the sentence under "error" if the settings cannot be used.
     """
     try:
@@ -48,19 +52,25 @@ async def answer_preview(request: web.Request) -> web.StreamResponse:
 
 
 def _weighting(settings: Mapping[str, str]) -> dict:
+    from ..flexiact_core.cogvideox.own_values import own_values
     from ..flexiact_core.cogvideox.sampling import make_scheduler, take_steps
-    from ..flexiact_core.flexiact.bias import MotionBias
+    from ..flexiact_core.flexiact.bias import choose_bias, own_bias
 
-    bias = MotionBias(
+    config = base_config(settings.get("base", ""))
+    bias = choose_bias(
+        config,
         _number(settings, "bias_strength", float),
         _number(settings, "hold_until", int),
         _number(settings, "off_below", int),
         settings.get("weighting", ""),
     )
+    steps = own_values(config).complete(steps=_number(settings, "steps", int))["steps"]
     # Where the steps lie does not depend on the base's noise schedule.
     scheduler = make_scheduler({}, settings.get("scheduler", ""))
-    timesteps = take_steps(scheduler, _number(settings, "steps", int))
-    return {"timesteps": timesteps, "curve": [bias.at(t) for t in range(scheduler.config.num_train_timesteps)]}
+    timesteps = take_steps(scheduler, steps)
+    curve = [bias.at(t) for t in range(scheduler.config.num_train_timesteps)]
+    shown = {"bias_strength": bias.strength, "hold_until": bias.hold_until, "off_below": bias.off_below}
+    return {"timesteps": timesteps, "curve": curve, "shown": shown, "own_strength": own_bias(config).strength}
 
 
 def _number(settings: Mapping[str, str], name: str, kind: Callable[[str], float]) -> float:

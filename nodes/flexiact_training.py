@@ -13,7 +13,7 @@ from . import inputs
 from .flexiact import FILES
 from .flexiact_clips import as_clips
 from .host import encodings, folders, media, memory, progress
-from .sampling import decode, fit_picture
+from .sampling import complete_run, decode, fit_picture
 from .sockets import ActionClips, BaseModel, ClipsSocket, CogVideoXI2VSocket, FAESocket
 from .training import Plan, Training, changes_while_unfinished, not_computed, save_preview, training_inputs
 
@@ -57,7 +57,7 @@ class TrainFAE(io.ComfyNode):
                 ),
                 inputs.result_name("my_action", "action"),
                 inputs.steps(
-                    3000,
+                    3500,
                     100000,
                     "Training steps. More fit the reference closer; the authors look at results from 3500 on.",
                 ),
@@ -78,9 +78,7 @@ class TrainFAE(io.ComfyNode):
                         "sampling."
                     ),
                 ),
-                inputs.cfg(
-                    "sample_cfg", "Guidance of the sample videos, as in FlexiAct Sampler. 1: none.", advanced=True
-                ),
+                inputs.cfg("sample_cfg", "Guidance of the sample videos, as in FlexiAct Sampler.", advanced=True),
                 io.Boolean.Input(
                     "released_format",
                     default=False,
@@ -216,7 +214,8 @@ class SampleVideos:
     """
 
     def __init__(self, model: BaseModel, clips: ActionClips, image, every: int, cfg: float, seed: int):
-        self.model, self.clips, self.every, self.cfg, self.seed = model, clips, every, cfg, seed
+        self.model, self.clips, self.every, self.seed = model, clips, every, seed
+        self.cfg = complete_run(model, cfg=cfg)["cfg"]
         self.frames = clips.first_video
         self.posterior = clips.first_image
         if image is not None:
@@ -229,6 +228,7 @@ class SampleVideos:
         """Frames (T, H, W, 3) of a new sample video."""
         from ..flexiact_core.cogvideox.memory import transformer_bytes
         from ..flexiact_core.cogvideox.sampling import Run
+        from ..flexiact_core.flexiact.bias import own_bias
         from ..flexiact_core.flexiact.transfer import transfer_action
 
         model, clips = self.model, self.clips.encoded
@@ -237,7 +237,7 @@ class SampleVideos:
             latents = transfer_action(
                 model.base, self.posterior, clips.prompt_embeds[:1], clips.empty_embeds,
                 Run(len(self.clips.first_video), device, SAMPLE_STEPS, self.cfg, seed=self.seed),
-                faes=[(fae, 1.0)], adapters=model.adapters,
+                faes=[(fae, 1.0)], adapters=model.adapters, bias=own_bias(model.base.transformer.config),
             )  # fmt: skip
         self.frames = decode(model, latents, self.clips.first_video.shape[:3])
         return self.frames

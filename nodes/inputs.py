@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from comfy_api.latest import io
 
 from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0 as RELEASED
+from ..flexiact_core.cogvideox.own_values import AUTO
+from ..flexiact_core.flexiact.bias import AUTO as AUTO_WEIGHTING
 from .host import folders, memory
 from .sockets import AccelerationSocket, CogVideoXI2VSocket
 
@@ -60,18 +62,16 @@ def mask():
     )
 
 
-def side(name: str, default: int):
+def side(name: str, more: str | None = None):
     """Width or height of a video."""
+    more = more or f"CogVideoX-5B-I2V makes {RELEASED.width_px}x{RELEASED.height_px} only."
     return io.Int.Input(
         name,
-        default=default,
-        min=RELEASED.size_multiple,
+        default=AUTO,
+        min=AUTO,
         max=4096,
         step=RELEASED.size_multiple,
-        tooltip=(
-            f"{name.capitalize()} in pixels, a multiple of {RELEASED.size_multiple}. CogVideoX-5B-I2V makes "
-            f"{RELEASED.width_px}x{RELEASED.height_px} only."
-        ),
+        tooltip=f"{name.capitalize()} in pixels, a multiple of {RELEASED.size_multiple}. 0: the base's own. {more}",
     )
 
 
@@ -85,25 +85,27 @@ def any_side(name: str, default: int, more: str = "", step: int = 1):
     )
 
 
-def num_frames():
-    """The length of a video."""
-    return io.Int.Input(
-        "num_frames",
-        default=RELEASED.num_frames,
-        min=1,
-        max=1025,
-        step=RELEASED.frame_multiple,
-        tooltip=(
-            f"Frames at {RELEASED.fps} per second, {RELEASED.frame_rule}: {RELEASED.min_frames} is about one second, "
-            f"{RELEASED.num_frames} six. More take longer and more memory. CogVideoX-5B-I2V makes "
-            f"{RELEASED.num_frames} at most."
-        ),
+def num_frames(tooltip: str | None = None, multiple: int = RELEASED.frame_multiple, most: int = 1025):
+    """The length of a video: `multiple` times a whole number, and one more."""
+    tooltip = tooltip or (
+        f"Frames at {RELEASED.fps} per second, {RELEASED.frame_rule}: {RELEASED.min_frames} is about one second, "
+        f"{RELEASED.num_frames} six. 0: as many as the base was trained on. More take longer and more memory. "
+        f"CogVideoX-5B-I2V makes {RELEASED.num_frames} at most."
     )
+    # ComfyUI's own steps would start at the least, which is 0: web/whole_frames.js makes those that a video can have.
+    rule = {"flexiact_frames": [multiple, 1]}
+    return io.Int.Input("num_frames", default=AUTO, min=AUTO, max=most, tooltip=tooltip, extra_dict=rule)
 
 
 def steps(default: int, most: int, tooltip: str):
-    """How many steps a sampling or a training takes."""
+    """How many steps a training takes."""
     return io.Int.Input("steps", default=default, min=1, max=most, tooltip=tooltip)
+
+
+def sampling_steps(released: int):
+    """How many steps a sampling of a CogVideoX base takes."""
+    tooltip = f"Denoising steps. 0: the base's own number, {released} as released. Fewer are faster and rougher."
+    return io.Int.Input("steps", default=AUTO, min=AUTO, max=1000, tooltip=tooltip)
 
 
 def prompt():
@@ -128,11 +130,12 @@ def negative_prompt():
     )
 
 
-def cfg(name: str = "cfg", tooltip: str | None = None, advanced: bool = False, default: float = RELEASED.cfg):
+def cfg(name: str = "cfg", tooltip: str | None = None, advanced: bool = False, released: float = RELEASED.cfg):
     """Guidance."""
-    tooltip = tooltip or "Guidance towards the prompt. 1: none, half the work. 6: released value. High: harsh colours."
+    own = f"0: the base's own value, {released:g} as released."
+    tooltip = f"{tooltip or 'Guidance towards the prompt.'} {own} 1: none, half the work. High: harsh colours."
     return io.Float.Input(
-        name, default=default, min=1.0, max=30.0, step=0.1, advanced=advanced or None, tooltip=tooltip
+        name, default=float(AUTO), min=float(AUTO), max=30.0, step=0.1, advanced=advanced or None, tooltip=tooltip
     )  # fmt: skip
 
 
@@ -208,8 +211,8 @@ def bias():
             max=10.0,
             step=0.05,
             tooltip=(
-                "Added weight on the action while motion forms, in attention logits. 0: none, as the released "
-                "scripts run. 1: the paper's value."
+                "Added weight on the action while motion forms, in attention logits; with weighting auto, times the "
+                "base's own. 0: none, as the released scripts run. 1: the paper's value."
             ),
         ),
         io.Int.Input(
@@ -220,7 +223,7 @@ def bias():
             advanced=True,
             tooltip=(
                 "Timestep (999 is pure noise, 0 the clean video) down to which the full bias is held. Lower: "
-                "the action speaks longer. Must lie above off_below."
+                "the action speaks longer. Must lie above off_below. Not used with weighting auto."
             ),
         ),
         io.Int.Input(
@@ -229,7 +232,10 @@ def bias():
             min=0,
             max=999,
             advanced=True,
-            tooltip="Timestep at which the bias has faded to 0, along a cosine. Lower: the action fades later.",
+            tooltip=(
+                "Timestep at which the bias has faded to 0, along a cosine. Lower: the action fades later. Not used "
+                "with weighting auto."
+            ),
         ),
         weighting(),
     ]
@@ -239,11 +245,12 @@ def weighting():
     """How the bias fades."""
     return io.Combo.Input(
         "weighting",
-        options=["paper", "release"],
-        default="paper",
+        options=[AUTO_WEIGHTING, "paper", "release"],
+        default=AUTO_WEIGHTING,
         advanced=True,
         tooltip=(
-            "How the bias fades. paper: the whole curve is scaled by bias_strength. release: the fading "
-            "part starts at 1 whatever the strength, as the authors' code does."
+            "How the bias fades. auto: where the base's own motion forms, 800 to 700 where it does not say. paper: by "
+            "hold_until and off_below, the whole curve scaled by bias_strength. release: the fading part starts at 1 "
+            "whatever the strength, as the authors' code does."
         ),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0
 from . import cogvideox, inputs
 from .cogvideox import BASES, FROM_COMPONENTS, SAME_FOLDER
 from .host import folders
@@ -146,8 +145,8 @@ class CogVideoXImageToVideo(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="What to keep away from; an empty prompt is as released."),
                 io.Vae.Input("vae", tooltip="CogVideoX's VAE."),
                 io.Image.Input("image", tooltip="One picture, scaled to cover the size and cut at the centre."),
-                inputs.side("width", COGVIDEOX_1_0.width_px),
-                inputs.side("height", COGVIDEOX_1_0.height_px),
+                inputs.side("width"),
+                inputs.side("height"),
                 inputs.num_frames(),
                 inputs.seed(
                     "Draws the picture's latents from what the VAE says of it, as the model was trained: seeds differ "
@@ -202,19 +201,21 @@ class ApplyFlexiAct(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, bias_strength, hold_until, off_below, weighting, **lazy):
-        from ..flexiact_core.flexiact.bias import MotionBias
+        from ..flexiact_core.flexiact.bias import choose_bias
 
-        MotionBias(bias_strength, hold_until, off_below, weighting)
+        choose_bias({}, bias_strength, hold_until, off_below, weighting)
         return []
 
     @classmethod
     def execute(
         cls, model, fae: WeightedFAEs, bias_strength, hold_until, off_below, weighting
     ) -> io.NodeOutput:  # fmt: skip
-        from ..flexiact_core.flexiact.bias import MotionBias
+        from ..flexiact_core.flexiact.bias import choose_bias
+        from .host import native
         from .native_action import with_action
 
-        return io.NodeOutput(with_action(model, fae, MotionBias(bias_strength, hold_until, off_below, weighting)))
+        bias = choose_bias(native.own_config(model), bias_strength, hold_until, off_below, weighting)
+        return io.NodeOutput(with_action(model, fae, bias))
 
 
 class LoadCogVideoXLora(io.ComfyNode):

@@ -12,6 +12,7 @@ WEIGHTS = {"as stored": None, "fp8_e4m3fn": "float8_e4m3fn", "fp8_e5m2": "float8
 def load_native(source: Path, components: Path | None, files: dict, weights: str):
     """MODEL, CLIP and VAE of a base that load_base() reads. Raises FileError as it does."""
     from ..flexiact_core.cogvideox.loading import plan_base
+    from ..flexiact_core.cogvideox.own_values import own_values
 
     with memory.normal_tensors():
         plan = plan_base(source, components, vocabulary=folders.t5_vocabulary(), **files)
@@ -24,6 +25,7 @@ def load_native(source: Path, components: Path | None, files: dict, weights: str
         )  # fmt: skip
     model = load_model(source, components, files, weights, scale)
     native.show_colours(model, vae)
+    vae.flexiact_run = own_values(plan.transformer.module.config, plan.vae.module.config)
     model.cached_patcher_init = (load_model, (source, components, files, weights, scale))
     vae.patcher.cached_patcher_init = (load_vae_patcher, (source, components, files))
     return model, clip, vae
@@ -66,17 +68,19 @@ def _check_family(source: Path, plan) -> None:
 def condition_on_picture(positive, negative, vae, picture, size: tuple[int, int, int], seed: int | None):
     """CONDITIONING for both prompts with the picture in it, and empty latents (1, C, L, h, w).
 
-    picture is an IMAGE (1, H, W, 3) that is scaled to cover the size (width, height, frames) and cut at the centre.
+    picture is an IMAGE (1, H, W, 3) that is scaled to cover the size (width, height, frames) and cut at the centre; a
+    size that is 0 is the base's own, the released one's where the VAE came from another loader.
     seed draws the picture's latents from what the VAE says of it, as CogVideoX was trained; None takes their mean.
     """
     import torch
 
     from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0 as family
+    from ..flexiact_core.cogvideox.own_values import check_asked, own_values
     from ..flexiact_core.video import check_single_image, fit_frames
 
-    width, height, num_frames = size
-    family.check_size(width, height)
-    family.check_num_frames(num_frames)
+    asked = dict(zip(("width", "height", "num_frames"), size, strict=True))
+    check_asked(family, asked)
+    width, height, num_frames = getattr(vae, "flexiact_run", own_values({})).complete(**asked).values()
     fitted = fit_frames(check_single_image(picture, "image", family.size_multiple), width, height)
     latent = vae.encode(fitted) if seed is None else _draw(vae, fitted, seed)
     shape = (1, family.latent_channels, family.count_latent_frames(num_frames), *latent.shape[-2:])

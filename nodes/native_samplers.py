@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..flexiact_core.cogvideox.family import COGVIDEOX_1_0
 from . import inputs
 
 
@@ -61,13 +62,16 @@ class CogVideoXSchedule(io.ComfyNode):
             search_aliases=["trailing sigmas", "cogvideox scheduler", "trailing timesteps"],
             inputs=[
                 io.Model.Input("model", tooltip="From Load CogVideoX (native) or CogVideoX 1.0 Fixes."),
-                inputs.steps(50, 1000, "Denoising steps. Fewer are faster and rougher; 50 is the released value."),
+                inputs.sampling_steps(COGVIDEOX_1_0.steps),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustom.")],
         )
 
     @classmethod
     def execute(cls, model, steps) -> io.NodeOutput:
+        from ..flexiact_core.cogvideox.own_values import own_values
+        from .host import native
         from .native_sampling import trailing_sigmas
 
+        steps = own_values(native.own_config(model)).complete(steps=steps)["steps"]
         return io.NodeOutput(trailing_sigmas(model.get_model_object("model_sampling"), steps))

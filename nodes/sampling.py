@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from ..flexiact_core.cogvideox.model import Posterior
 
 
+SHORTER = (
+    "Shorter: fewer steps or frames, a step cache in FlexiAct Acceleration, or cfg 1, which halves it and follows the "
+    "prompt less."
+)
+
+
+def complete_run(model: BaseModel, **asked: float) -> dict:
+    """What widgets asked for (width, height, num_frames, steps, cfg), with the base's own value for each that is 0."""
+    from ..flexiact_core.cogvideox.own_values import own_values
+
+    return own_values(model.base.transformer.config, model.base.vae.config).complete(**asked)
+
+
 def fit_picture(
     model: BaseModel, image: Tensor, name: str, width: int, height: int, num_frames: int, mask: Tensor | None = None
 ) -> Tensor:
@@ -81,7 +94,7 @@ def _show_steps(model: BaseModel, picture: Tensor, posterior: Posterior, steps: 
     from ..flexiact_core.cogvideox.model import fit_preview, preview_frame
 
     preview = fit_preview(picture, posterior.mean * model.base.vae.config.scaling_factor)
-    bar = progress.Progress(steps)
+    bar = progress.SamplingProgress(steps, SHORTER)
 
     def on_step(index, clean_latents):
         bar.step(index + 1, preview_frame(clean_latents, preview, clean_latents.shape[1] // 2))

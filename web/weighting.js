@@ -3,13 +3,18 @@
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
-import { addPicture, after, isLinked, passWheel } from "./flexiact/widgets.js"
+import { addPicture, after, baseOf, isLinked, passWheel } from "./flexiact/widgets.js"
 
 const SETTINGS = ["steps", "scheduler", "bias_strength", "hold_until", "off_below", "weighting"]
 const ONLY_DOTS = ["steps", "scheduler"]
 // Apply Action does not know the steps: it draws the curve alone.
 const WITHOUT_STEPS = { steps: 50, scheduler: "DPM" }
 const NODES = ["FlexiActSampler", "ApplyFlexiAct"]
+// With weighting auto the base's own curve is drawn; these nodes decide which base that is.
+const AUTO = "auto"
+const OF_BASE = ["hold_until", "off_below"]
+const UPSTREAM = ["LoadCogVideoXI2V", "LoadCogVideoXNative", "ApplyRefAdapter", "LoadCogVideoXLora"]
+const pictures = new Set()
 const MIN_HEIGHT = 120
 const MARGIN = { left: 34, right: 12, top: 24, bottom: 20 }
 const NOISE = 1000
@@ -53,7 +58,12 @@ app.registerExtension({
   name: "flexiact.weighting",
 
   nodeCreated(node) {
-    if (NODES.includes(node.comfyClass)) new WeightingPicture(node)
+    if (NODES.includes(node.comfyClass)) {
+      const picture = new WeightingPicture(node)
+      pictures.add(picture)
+      after(node, "onRemoved", () => pictures.delete(picture))
+    }
+    if (UPSTREAM.includes(node.comfyClass)) listenUpstream(node)
   },
 })
 
@@ -78,6 +88,7 @@ class WeightingPicture {
   }
 
   listen() {
+    for (const name of OF_BASE) after(this.widgets[name], "callback", () => this.leaveAuto(name))
     for (const widget of Object.values(this.widgets).filter(Boolean)) after(widget, "callback", () => this.askSoon())
     after(this.node, "onConfigure", () => this.askSoon())
     after(this.node, "onConnectionsChange", () => this.askSoon())
@@ -90,6 +101,25 @@ class WeightingPicture {
 
   value(name) {
     return this.widgets[name] ? this.widgets[name].value : WITHOUT_STEPS[name]
+  }
+
+  /** A number of the curve that is drawn; with weighting auto that is the base's own. */
+  shown(name) {
+    return (this.isAuto() && this.answer.shown?.[name]) || this.value(name)
+  }
+
+  isAuto() {
+    return this.value("weighting") === AUTO
+  }
+
+  /** Once a number of the base's own curve is set by hand, all of it is: the others become what was drawn. */
+  leaveAuto(changed) {
+    if (!this.isAuto()) return
+    const drawn = this.answer.shown ?? {}
+    for (const name of [...OF_BASE, "bias_strength"]) {
+      if (name !== changed && drawn[name] !== undefined) this.widgets[name].value = drawn[name]
+    }
+    this.widgets.weighting.value = "paper"
   }
 
   /** The setting as the node calls it in the reader's language. */
@@ -109,6 +139,7 @@ class WeightingPicture {
   async ask() {
     const asked = ++this.asked
     const settings = new URLSearchParams(SETTINGS.map((name) => [name, this.value(name)]))
+    settings.set("base", baseOf(this.node))
     const response = await api.fetchApi(`/flexiact/weighting?${settings}`)
     const answer = await response.json()
     // Only the answer to the last question counts.
@@ -134,7 +165,7 @@ class WeightingPicture {
     this.width = this.svg.clientWidth
     this.height = this.svg.clientHeight
     if (!this.height) return
-    if (!this.dragged) this.range = rangeOf(curve.length ? curve : [Number(this.value("bias_strength"))])
+    if (!this.dragged) this.range = rangeOf(curve.length ? curve : [Number(this.shown("bias_strength"))])
 
     this.svg.replaceChildren(
       ...this.drawAxes(steps),
@@ -175,9 +206,9 @@ class WeightingPicture {
   }
 
   drawMarks(linked) {
-    const strength = this.y(Number(this.value("bias_strength")))
-    const hold = this.x(this.value("hold_until"))
-    const off = this.x(this.value("off_below"))
+    const strength = this.y(Number(this.shown("bias_strength")))
+    const hold = this.x(this.shown("hold_until"))
+    const off = this.x(this.shown("off_below"))
     // Beside their marks, but inside the picture and not on each other.
     const holdLabel = clamp(hold - 4, LABEL_WIDTH, this.width - LABEL_WIDTH - 12)
     const offLabel = clamp(off + 4, holdLabel + 8, this.width - LABEL_WIDTH)
@@ -193,7 +224,7 @@ class WeightingPicture {
     const [top, bottom] = [MARGIN.top, this.height - MARGIN.bottom]
     return [
       svgElement("path", { class: "mark", d: `M${x} ${top}V${bottom}` }),
-      label(labelX, 12, anchor, `${this.name(name)} ${this.value(name)}`),
+      label(labelX, 12, anchor, `${this.name(name)} ${this.shown(name)}`),
       svgElement("circle", { class: "handle", cx: x, cy: top, r: 4.5 }),
       svgElement("rect", {
         class: "grip across", x: x - 7, y: top - 10, width: 14, height: bottom - top + 10, "data-setting": name,
@@ -231,10 +262,12 @@ class WeightingPicture {
     const timestep = NOISE * (1 - (x - MARGIN.left) / (this.width - MARGIN.left - MARGIN.right))
     const [low, high] = this.range
     const bias = high - ((y - MARGIN.top) / (this.height - MARGIN.top - MARGIN.bottom)) * (high - low)
+    // With weighting auto the strength is so many times the base's own.
+    const unit = this.isAuto() && this.answer.own_strength ? this.answer.own_strength : 1
     const wanted = {
-      hold_until: Math.max(Math.round(timestep), this.value("off_below") + 1),
-      off_below: Math.min(Math.round(timestep), this.value("hold_until") - 1),
-      bias_strength: Math.round(bias * 20) / 20,
+      hold_until: Math.max(Math.round(timestep), this.shown("off_below") + 1),
+      off_below: Math.min(Math.round(timestep), this.shown("hold_until") - 1),
+      bias_strength: Math.round((bias / unit) * 20) / 20,
     }
     this.set(this.dragged, wanted[this.dragged])
   }
@@ -251,6 +284,14 @@ class WeightingPicture {
     this.draw()
     this.node.setDirtyCanvas(true, true)
   }
+}
+
+/** Draws all curves anew when it may be another base that they belong to. */
+function listenUpstream(node) {
+  const askAll = () => pictures.forEach((picture) => picture.askSoon())
+  const model = node.widgets?.find((widget) => widget.name === "model")
+  if (model) after(model, "callback", askAll)
+  for (const event of ["onConfigure", "onConnectionsChange", "onRemoved"]) after(node, event, askAll)
 }
 
 function words() {

@@ -36,6 +36,8 @@ COGVIDEOX_15_5B_I2V = _ALL_5B | {
     "sample_height": 300,
     "sample_frames": 81,
 }
+# Keys of a config that are read here and that diffusers does not know: rotary_positions(), own_values(), own_bias().
+OWN_KEYS = ("rotary_spacing", "run", "motion_bias")
 CLASS_NAME = "CogVideoXTransformer3DModel"
 
 NEEDED = (
@@ -110,8 +112,8 @@ def empty_transformer(config: Mapping[str, Any], keys: Collection[str] = ()) -> 
     known = {key: value for key, value in config.items() if key in fields}
     with torch.device("meta"):
         transformer = CogVideoXTransformer3DModel.from_config(known)
-    if config.get("rotary_spacing") is not None:
-        transformer.register_to_config(rotary_spacing=config["rotary_spacing"])
+    # What a base says of itself beyond diffusers' fields, and has to say wherever its config goes.
+    transformer.register_to_config(**{key: config[key] for key in OWN_KEYS if config.get(key) is not None})
     if has_pose_norms(keys):
         add_pose_norms(transformer)
     return transformer

@@ -146,6 +146,14 @@ def _find_transformer(source: Path, components: Path | None) -> tuple[dict[str, 
     return complete_config(described, _transformer_beside(components)), [source]
 
 
+def transformer_config(source: Path, components: Path | None) -> dict[str, Any]:
+    """The config of the transformer that load_base() would read; weights are not looked at.
+
+    Raises FileError if it cannot be read.
+    """
+    return _transformer_beside(source) or _find_transformer(source, components)[0]
+
+
 def plan_transformer(
     source: Path, components: Path | None, dtype: torch.dtype | None, keep_float8: bool = False
 ) -> Part:

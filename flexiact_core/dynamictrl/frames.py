@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..cogvideox.family import COGVIDEOX_1_5, DYNAMICTRL
+from ..cogvideox.family import COGVIDEOX_1_5, DYNAMICTRL, Family
 from ..errors import SettingError
 from ..poses.sequence import PoseSequence, take_frames
 from ..poses.timing import fit_length
@@ -59,9 +59,7 @@ def plan_frames(num_frames: int, rule: FrameRule = "aligned") -> FramePlan:
     padded: 8k+1 frames; the first pose stands four times more in front, and the latent frame that it fills is dropped.
     Raises SettingError if the rule is unknown or the number does not fit it, naming the nearest that do.
     """
-    if rule not in RULES:
-        raise SettingError(f"frame_rule '{rule}': choose {', '.join(RULES)}.")
-    family = COGVIDEOX_1_5 if rule == "padded" else DYNAMICTRL
+    family = _family_of(rule)
     multiple, offset = family.frame_multiple, family.frame_offset
     if num_frames < offset or (num_frames - offset) % multiple:
         below = max(offset, (num_frames - offset) // multiple * multiple + offset)
@@ -72,3 +70,16 @@ def plan_frames(num_frames: int, rule: FrameRule = "aligned") -> FramePlan:
     dropped = family.count_padding(num_frames)
     padding = dropped * family.frames_per_latent
     return FramePlan(num_frames, num_frames + padding, padding, dropped, keep_last=rule != "release")
+
+
+def most_frames(num_frames: int, rule: FrameRule = "aligned") -> int:
+    """The largest number up to num_frames that plan_frames() has a plan for. Raises SettingError as it does."""
+    family = _family_of(rule)
+    multiple, offset = family.frame_multiple, family.frame_offset
+    return max(offset, (num_frames - offset) // multiple * multiple + offset)
+
+
+def _family_of(rule: FrameRule) -> Family:
+    if rule not in RULES:
+        raise SettingError(f"frame_rule '{rule}': choose {', '.join(RULES)}.")
+    return COGVIDEOX_1_5 if rule == "padded" else DYNAMICTRL

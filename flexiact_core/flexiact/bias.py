@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from ..errors import SettingError
+from ..errors import FileError, SettingError
 
 Weighting = Literal["paper", "release"]
+
+# The key of a transformer's config under which a base says when motion forms in it: strength, hold_until, off_below.
+KEY = "motion_bias"
+# The weighting that stands for it.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class MotionBias:
                 "to the first timestep and has fallen to 0 at the second. The paper uses 800 and 700."
             )
         if self.weighting not in ("paper", "release"):
-            raise SettingError(f"weighting '{self.weighting}': choose 'paper' or 'release'.")
+            raise SettingError(f"weighting '{self.weighting}': choose '{AUTO}', 'paper' or 'release'.")
 
     def at(self, timestep: float) -> float:
         """The bias in logits at one timestep (0..999)."""
@@ -50,3 +56,34 @@ class MotionBias:
 
 
 PAPER_BIAS = MotionBias()
+
+
+def own_bias(config: Mapping[str, Any]) -> MotionBias:
+    """The bias of the base whose transformer has this config: what it says under KEY, the paper's where it is silent.
+
+    Which timesteps decide motion depends on how many numbers a clip has, and so on the base.
+    Raises FileError if KEY holds anything else than numbers that can be a MotionBias.
+    """
+    said = config.get(KEY) or {}
+    try:
+        own = MotionBias(**said)
+        numbers = (own.strength, own.hold_until, own.off_below)
+        if own.weighting != PAPER_BIAS.weighting or not all(0 <= value <= 1000 for value in numbers):
+            raise SettingError("strength, and timesteps from 0 to 1000, are needed.")
+    except (TypeError, SettingError) as error:
+        raise FileError(f"transformer/config.json: '{KEY}' holds {said!r:.80}: {error}") from error
+    return own
+
+
+def choose_bias(
+    config: Mapping[str, Any], strength: float, hold_until: int, off_below: int, weighting: str
+) -> MotionBias:
+    """The bias that these settings mean on the base whose transformer has this config.
+
+    With weighting AUTO it is own_bias(), `strength` times as strong; the two timesteps are not used then.
+    Raises SettingError as MotionBias does, FileError as own_bias() does.
+    """
+    if weighting != AUTO:
+        return MotionBias(strength, hold_until, off_below, weighting)
+    own = own_bias(config)
+    return replace(own, strength=strength * own.strength)

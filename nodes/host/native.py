@@ -24,6 +24,8 @@ def make_model(config: Mapping[str, Any], state: dict, scale: float, dtype=None,
     import comfy.supported_models
     import comfy.utils
 
+    from ...flexiact_core.cogvideox.kinds import OWN_KEYS
+
     device, offload_device = devices.get_torch_device(), devices.unet_offload_device()
     known = comfy.supported_models.CogVideoX_I2V({**_unet_config(config)})
     dtypes = list(known.supported_inference_dtypes)
@@ -34,6 +36,7 @@ def make_model(config: Mapping[str, Any], state: dict, scale: float, dtype=None,
     )
     known.set_inference_dtype(dtype, devices.unet_manual_cast(dtype, device, dtypes), device=device)
     model = known.get_model(state, "")
+    model.flexiact_config = {key: config[key] for key in OWN_KEYS if config.get(key) is not None}
     model.latent_format.scale_factor = scale
     _hold_positions(model.diffusion_model, state)
     kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
@@ -102,6 +105,11 @@ def describe(transformer) -> dict[str, Any]:
         "patch_size_t": transformer.patch_size_t,
         "max_text_seq_length": transformer.max_text_seq_length,
     }
+
+
+def own_config(patcher) -> dict[str, Any]:
+    """What the base of a MODEL says of itself in its config, beyond sizes; nothing where another loader read it."""
+    return getattr(patcher.model, "flexiact_config", {})
 
 
 def shapes_of(patcher) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,8 @@ logger = logging.getLogger("flexiact")
 
 # A call that will take longer than the second says so, once it has run long enough for a guess.
 TELLING_SECONDS, LONG_SECONDS = 5, 120
+# A run that will take longer says so after its first step, and how it would take less.
+LONG_RUN_SECONDS = 600
 
 
 class Progress:
@@ -60,6 +62,38 @@ class LongCall:
             say(f"{self.what} takes about {minutes} minutes on this device. Cancel stops it at any time.")
 
 
+class SamplingProgress(Progress):
+    """Progress of a denoising run: besides bar and preview, a line with the time left, from the first step on.
+
+    shorter says what would make the run take less, for one that takes over ten minutes.
+    """
+
+    def __init__(self, total: int, shorter: str):
+        super().__init__(total)
+        self.shorter, self.started = shorter, time.monotonic()
+
+    def step(self, done: int, preview=None) -> None:
+        """Reports as Progress does, and shows the time left. Raises ComfyUI's interrupt at Cancel."""
+        super().step(done, preview)
+        taken = time.monotonic() - self.started
+        whole = taken / done * self.total
+        if done == 1 and whole > LONG_RUN_SECONDS:
+            say(f"This run takes about {in_words(whole)}. {self.shorter}")
+        left = f"{in_words(whole - taken)} left" if done < self.total else f"took {in_words(taken)}"
+        show(f"step {done}/{self.total}  {left}")
+
+
+def in_words(seconds: float) -> str:
+    """A stretch of time as people say it: 40 s, 3 min 20 s, 12 min, 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    if minutes < 10:
+        return f"{minutes} min {seconds % 60} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class TrainingProgress(Progress):
     """Progress of a training: besides the bar, a line with loss, speed and time left, and the loss curve as preview."""
 
@@ -89,7 +123,7 @@ class TrainingProgress(Progress):
         recent = self.losses[-50:]
         show(
             f"step {done}/{self.total}  loss {sum(recent) / len(recent):.3f}  {seconds:.2f} s/step  "
-            f"{int(left // 60)} min {int(left % 60)} s left"
+            f"{in_words(left)} left"
         )
         picture = draw_loss(self.losses)[0] if self.sample is None else self.sample
         self.execution.set_progress(done, self.total, preview_image=_to_pil(picture, scale=1))
@@ -115,21 +149,42 @@ def interrupt() -> type[BaseException]:
     return memory.InterruptProcessingException
 
 
+# What say() has told on the node that runs: another line that is shown goes below it, not in its place.
+_said: tuple[tuple[str, str] | None, list[str]] = (None, [])
+
+
 def say(text: str) -> None:
-    """Shows a line of text on the running node, and in the log."""
+    """Shows a line of text on the running node, where it stays, and in the log."""
+    global _said
     logger.info(text)
-    show(text)
+    # A node that runs for each of a list says it once.
+    _said = (_running(), [*(line for line in _told() if line != text), text])
+    _send(_said[1])
 
 
 def show(text: str) -> None:
-    """Shows a line of text on the running node."""
+    """Shows a line of text on the running node, below what was said there, until the next is shown."""
+    _send([*_told(), text])
+
+
+def _running() -> tuple[str, str] | None:
+    context = get_executing_context()
+    return None if context is None else (context.prompt_id, context.node_id)
+
+
+def _told() -> list[str]:
+    node, lines = _said
+    return lines if node == _running() else []
+
+
+def _send(lines: list[str]) -> None:
     from server import PromptServer
 
-    context = get_executing_context()
+    node = _running()
     # Where nodes run without a server there is none, and no such attribute.
     server = getattr(PromptServer, "instance", None)
-    if context is not None and server is not None:
-        server.send_progress_text(text, context.node_id)
+    if node is not None and server is not None:
+        server.send_progress_text("\n".join(lines), node[1])
 
 
 def nothing():

@@ -21,6 +21,7 @@ from .test_frontend import CHINESE, check_drawing, each_workflow
 
 SHIPPED = Path(ROOT) / "flexiact_core" / "world" / "weights" / "flexiact"
 SHOWN, UNSHOWN = f"fae/{NAME}.safetensors", "fae/unshown.safetensors"
+SMALL_WORLD = "small world (built in)"
 LINE = ".flexiact-weighting p"
 
 
@@ -130,19 +131,26 @@ def test_the_picture_shows_the_steps_on_which_the_action_has_added_weight(fronte
 def test_the_picture_follows_a_widget_that_is_edited(frontend):
     show_node(frontend, "FlexiActSampler")
     wait_for_line(frontend, "of 50.")
-    press_more(frontend, "steps")
-    wait_for_line(frontend, "Added weight on steps 1 to 16 of 51.")
-    assert widgets(frontend, "FlexiActSampler")["steps"] == dots(frontend) == 51
+    for steps in (1, 2, 3):
+        press_more(frontend, "steps")
+        wait_for_line(frontend, f"of {steps}.")
+        assert widgets(frontend, "FlexiActSampler")["steps"] == dots(frontend) == steps
 
 
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"steps": 10, "hold_until": 500, "off_below": 200}, "Added weight on steps 1 to 8 of 10."),
+        (
+            {"steps": 10, "hold_until": 500, "off_below": 200, "weighting": "paper"},
+            "Added weight on steps 1 to 8 of 10.",
+        ),
         ({"steps": 10, "bias_strength": -2.5, "scheduler": "DDIM"}, "Added weight on steps 1 to 3 of 10."),
         ({"steps": 12, "bias_strength": 0}, "No added weight on any of the 12 steps."),
         ({"steps": 12, "bias_strength": 2, "weighting": "release"}, "Added weight on steps 1 to 4 of 12."),
-        ({"off_below": 900}, "hold_until 800 must lie above off_below 900: the bias is held down to the first"),
+        (
+            {"off_below": 900, "weighting": "paper"},
+            "hold_until 800 must lie above off_below 900: the bias is held down to the first",
+        ),
     ],
     ids=("longer", "negative", "none", "release", "wrong"),
 )
@@ -302,3 +310,73 @@ def test_the_pictures_have_room_in_the_shipped_workflows(frontend, path):
 def test_comfyui_answers_a_wrong_question_with_its_sentence(comfy, question, status, sentence):
     with pytest.raises(HostError, match=rf": {status}\n.*{sentence}"):
         comfy.get(f"/api/flexiact/{question}")
+
+
+def load_with_base(frontend: Frontend, base: str) -> None:
+    """A loader of this base and a sampler, with an adapter between them, as they come from the menu."""
+    show_node(frontend, "FlexiActSampler")
+    frontend.page.evaluate(
+        """(base) => {
+            const [loader, adapter] = ['LoadCogVideoXI2V', 'ApplyRefAdapter'].map((type) => LiteGraph.createNode(type))
+            const sampler = app.graph.nodes[0]
+            for (const node of [loader, adapter]) app.graph.add(node)
+            loader.pos = [-20, 200]
+            adapter.pos = [-20, 600]
+            loader.connect(0, adapter, 0)
+            adapter.connect(0, sampler, 0)
+            const model = loader.widgets.find((widget) => widget.name === 'model')
+            model.value = base
+            model.callback?.(base)
+        }""",
+        base,
+    )
+
+
+def test_a_new_sampler_takes_everything_from_its_base_and_draws_the_bases_own_curve(frontend):
+    load_with_base(frontend, SMALL_WORLD)
+    names = ("width", "height", "num_frames", "steps", "cfg")
+    values = widgets(frontend, "FlexiActSampler")
+    assert [values[name] for name in names] == [0] * 5 and values["weighting"] == "auto"
+    # Steps at 999, 959, ..., 39: the fifteenth lies at 439 and is held, the eighteenth at 319 fades, 299 is silent.
+    wait_for_line(frontend, "Added weight on steps 1 to 18 of 25.")
+    assert frontend.page.locator(".flexiact-weighting").get_by_text("hold_until 400").count() == 1
+    frontend.shoot("weighting-auto")
+    frontend.page.evaluate(
+        "(base) => { const model = app.graph.nodes.find((n) => n.type === 'LoadCogVideoXI2V').widgets[0];"
+        " model.value = base; model.callback(base) }",
+        NAME,
+    )
+    wait_for_line(frontend, "1 to 15 of 50.")
+
+
+def test_dragging_the_bases_own_curve_makes_it_the_users(frontend):
+    load_with_base(frontend, SMALL_WORLD)
+    wait_for_line(frontend, "1 to 18 of 25.")
+    drag(frontend, "bias_strength", 0, 30)
+    # The strength alone goes on being counted in the base's own.
+    assert widgets(frontend, "FlexiActSampler")["weighting"] == "auto"
+    drag(frontend, "off_below", 40, 0)
+    moved = widgets(frontend, "FlexiActSampler")
+    assert moved["weighting"] == "paper" and moved["hold_until"] == 400 and 0 < moved["off_below"] < 290
+
+
+@pytest.mark.parametrize(("presses", "frames"), [(1, 9), (2, 17), (7, 57)])
+def test_the_number_of_frames_goes_in_steps_that_a_video_can_have(frontend, presses, frames):
+    show_node(frontend, "FlexiActSampler")
+    for _ in range(presses):
+        press_more(frontend, "num_frames")
+    assert widgets(frontend, "FlexiActSampler")["num_frames"] == frames
+
+
+@pytest.mark.parametrize(("typed", "kept"), [(49, 49), (50, 49), (1, 1), (0, 0), (5, 9)])
+def test_a_number_of_frames_that_is_typed_becomes_the_nearest_that_a_video_can_have(frontend, typed, kept):
+    show_node(frontend, "FlexiActSampler")
+    frontend.page.evaluate(
+        """(typed) => {
+            const widget = app.graph.nodes[0].widgets.find((widget) => widget.name === 'num_frames')
+            widget.value = typed
+            widget.callback(typed, app.canvas, app.graph.nodes[0])
+        }""",
+        typed,
+    )
+    assert widgets(frontend, "FlexiActSampler")["num_frames"] == kept

@@ -1,5 +1,7 @@
 """The sampling nodes, called as ComfyUI calls them, on a small random base."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -189,6 +191,7 @@ def test_any_other_picture_is_fitted(model, shape):
         ({"num_frames": 13}, "num_frames 13.*Nearest: (9|17)"),
         ({"width": 72}, "width 72.*Nearest: (64|80)"),
         ({"height": 100}, "height 100.*Nearest: 96"),
+        ({"cfg": 0.3}, "cfg 0.3: 0 is the base.s own"),
         ({"hold_until": 700}, "hold_until 700 must lie above off_below 700"),
         ({"hold_until": 600}, "hold_until 600 must lie above off_below 700"),
     ],
@@ -267,3 +270,35 @@ def test_every_step_reports_progress_with_a_preview_of_the_video(model, image, m
         assert preview.shape == (8, 8, 3)
         assert 0 <= preview.min() and preview.max() <= 1
     assert np.ptp(seen[-1][1].numpy()) > 0
+
+
+AUTO = {"width": 0, "height": 0, "num_frames": 0, "steps": 0, "cfg": 0.0}
+
+
+def test_0_is_the_bases_own_size_length_steps_and_guidance(model, image):
+    # The small random base says 64x64 and 17 frames by its own sizes, and the rest in its config.
+    own = dataclasses.replace(model, base=dataclasses.replace(model.base, transformer=saying(model, steps=2, cfg=1.0)))
+    explicit = {"width": 64, "height": 64, "num_frames": 17, "steps": 2, "cfg": 1.0}
+    assert torch.equal(sample(own, image, **AUTO), sample(model, image, **explicit))
+
+
+def test_the_weighting_auto_is_the_bases_own_curve(model, image):
+    own = dataclasses.replace(
+        model,
+        base=dataclasses.replace(
+            model.base, transformer=saying(model, motion_bias={"strength": 2.0, "hold_until": 500, "off_below": 0})
+        ),
+    )
+    action = fae("one.safetensors")
+    set_by_hand = sample(model, image, fae=action, bias_strength=2.0, hold_until=500, off_below=0)
+    assert torch.equal(sample(own, image, fae=action, weighting="auto"), set_by_hand)
+    assert torch.equal(sample(model, image, fae=action, weighting="auto"), sample(model, image, fae=action))
+
+
+def saying(model, motion_bias=None, **run):
+    """The model's transformer with a config that says more of itself."""
+    from flexiact_core.modules import share_weights
+
+    twin = share_weights(model.base.transformer)
+    twin.register_to_config(run=run, motion_bias=motion_bias)
+    return twin

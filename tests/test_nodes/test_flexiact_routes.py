@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -79,16 +80,35 @@ def test_the_curve_has_every_timestep():
         ({"bias_strength": "strong"}, "bias_strength 'strong': a number is needed"),
         ({"hold_until": "8e2"}, "hold_until '8e2': a whole number is needed"),
         ({"steps": ""}, "steps '': a whole number is needed"),
-        ({"steps": 0}, "steps 0: between 1 and 1000 are possible"),
+        ({"steps": -1}, "steps -1: between 1 and 1000 are possible"),
         ({"steps": 1001}, "steps 1001: between 1 and 1000 are possible"),
         ({"scheduler": "Euler"}, "scheduler 'Euler': choose one of DPM, DDIM"),
-        ({"weighting": "<b>"}, "weighting '<b>': choose 'paper' or 'release'"),
+        ({"weighting": "<b>"}, "weighting '<b>': choose 'auto', 'paper' or 'release'"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused_with_their_sentence(changed, sentence):
     status, answer, _ = get("/flexiact/weighting", SETTINGS | changed)
     assert status == 400
     assert answer["error"].startswith(sentence)
+
+
+def test_what_is_auto_is_the_chosen_bases_own_and_the_released_ones_without_a_base(models):
+    import folder_paths
+    from flexiact_pack.nodes.cogvideox import BASES
+
+    folder_paths.add_model_folder_path(BASES.name, str(models.parent / "CogVideo"))
+    (models.parent / "CogVideo" / "own" / "transformer").mkdir(parents=True)
+    said = {"run": {"steps": 4}, "motion_bias": {"strength": 3.0, "hold_until": 400, "off_below": 300}}
+    (models.parent / "CogVideo" / "own" / "transformer" / "config.json").write_text(json.dumps(said))
+    auto = SETTINGS | {"steps": 0, "weighting": "auto", "bias_strength": 0.5}
+    for query in (auto, auto | {"base": "nowhere"}):
+        status, answer, _ = get("/flexiact/weighting", query)
+        assert (status, len(answer["timesteps"]), answer["own_strength"]) == (200, 50, 1)
+        assert answer["shown"] == {"bias_strength": 0.5, "hold_until": 800, "off_below": 700}
+    status, answer, _ = get("/flexiact/weighting", auto | {"base": "own"})
+    assert (status, answer["timesteps"], answer["own_strength"]) == (200, [999, 749, 499, 249], 3)
+    assert answer["shown"] == {"bias_strength": 1.5, "hold_until": 400, "off_below": 300}
+    assert [answer["curve"][t] for t in (999, 400, 300)] == [1.5, 1.5, 0]
 
 
 def test_no_settings_at_all_are_refused():

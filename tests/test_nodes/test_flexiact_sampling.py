@@ -56,7 +56,7 @@ def nothing_left_loaded(monkeypatch):
 
 
 class NoProgress:
-    def __init__(self, total):
+    def __init__(self, total, shorter=""):
         pass
 
     def step(self, *_):
@@ -69,7 +69,7 @@ def draw(monkeypatch, files):
     from flexiact_pack.nodes.flexiact import FlexiActSampler
     from flexiact_pack.nodes.host import progress
 
-    monkeypatch.setattr(progress, "Progress", NoProgress)
+    monkeypatch.setattr(progress, "SamplingProgress", NoProgress)
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
 
     def draw(model, acceleration=None, seed=1, steps=3):
@@ -137,7 +137,7 @@ def test_the_weights_come_back_after_cancel(model, files, draw, monkeypatch):
 
     before, expected = digest(model), draw(model)
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "Progress", Cancelled)
+        patch.setattr(progress, "SamplingProgress", Cancelled)
         with pytest.raises(InterruptedError):
             draw(model.with_adapter(files[1], 0.7))
     assert torch.equal(draw(model), expected)

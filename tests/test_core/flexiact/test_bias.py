@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from flexiact_core.errors import SettingError
-from flexiact_core.flexiact.bias import MotionBias
+from flexiact_core.errors import FileError, SettingError
+from flexiact_core.flexiact.bias import MotionBias, choose_bias, own_bias
 
 
 def paper_formula(timestep: int, alpha: float, held: int, off: int) -> float:
@@ -79,3 +79,27 @@ def test_a_strength_that_is_no_number_is_refused(strength):
 def test_an_unknown_weighting_is_refused_with_the_choices():
     with pytest.raises(SettingError, match="'paper' or 'release'"):
         MotionBias(weighting="upstream")
+
+
+OWN = {"motion_bias": {"strength": 3.0, "hold_until": 400, "off_below": 300}}
+
+
+def test_auto_is_what_the_base_says_times_the_strength_asked_for():
+    assert choose_bias(OWN, 1.0, 800, 700, "auto") == MotionBias(3.0, 400, 300)
+    assert choose_bias(OWN, 0.5, 1, 999, "auto") == MotionBias(1.5, 400, 300)
+    assert choose_bias(OWN, 0.0, 800, 700, "auto").at(999) == 0
+
+
+def test_auto_is_the_papers_where_the_base_says_nothing_and_settings_go_before_the_base():
+    assert choose_bias({}, 1.0, 5, 4, "auto") == MotionBias(1.0, 800, 700)
+    assert choose_bias(OWN, 0.5, 900, 100, "release") == MotionBias(0.5, 900, 100, "release")
+    with pytest.raises(SettingError, match="must lie above"):
+        choose_bias(OWN, 1.0, 300, 300, "paper")
+
+
+@pytest.mark.parametrize(
+    "said", ["yes", {"strength": "much"}, {"speed": 1}, {"hold_until": 5000}, {"strength": math.nan}, [1, 2], 3]
+)
+def test_a_base_whose_own_bias_cannot_be_one_is_refused_with_the_key(said):
+    with pytest.raises(FileError, match="config.json: 'motion_bias' holds"):
+        own_bias({"motion_bias": said})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,6 +69,57 @@ def test_a_training_says_step_loss_speed_and_time_left(shown, monkeypatch):
     now = 112.0
     report.step(107, 0.5)
     assert "loss 0.500" in shown[1][-1], "the mean of the last steps"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that have passed, to be set."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (599, "9 min 59 s"), (600, "10 min"), (7530, "2 h 5 min")],
+)
+def test_time_is_said_as_people_say_it(seconds, words):
+    assert progress.in_words(seconds) == words
+
+
+def test_a_sampling_says_the_time_left_from_its_first_step_on_and_what_it_took(shown, said, clock):
+    report = progress.SamplingProgress(4, "Shorter: fewer steps.")
+    for done in range(1, 5):
+        clock[0] += 20
+        report.step(done)
+    left = ["step 1/4  1 min 0 s left", "step 2/4  40 s left", "step 3/4  20 s left"]
+    assert shown[1] == [*left, "step 4/4  took 1 min 20 s"]
+    assert said == []
+
+
+def test_a_run_over_ten_minutes_says_so_once_and_how_to_shorten_it(shown, said, clock):
+    report = progress.SamplingProgress(50, "Shorter: fewer steps.")
+    for done in (1, 2):
+        clock[0] += 45
+        report.step(done)
+    assert said == ["This run takes about 37 min. Shorter: fewer steps."]
+    assert shown[1][-1] == "step 2/50  36 min left"
+
+
+def test_what_is_said_stays_above_what_is_shown_next_and_goes_with_the_node(running_node, monkeypatch):
+    from comfy_execution.utils import CurrentNodeContext
+
+    sent = []
+    server = SimpleNamespace(send_progress_text=lambda text, node_id: sent.append((node_id, text)))
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
+    progress.say("The prompt is cut.")
+    progress.say("The prompt is cut.")
+    progress.show("step 1/2")
+    progress.show("step 2/2")
+    assert sent[-2:] == [("node", "The prompt is cut.\nstep 1/2"), ("node", "The prompt is cut.\nstep 2/2")]
+    with CurrentNodeContext("prompt", "other"):
+        progress.show("step 1/9")
+    assert sent[-1] == ("other", "step 1/9")
 
 
 def test_the_last_step_is_always_said(shown):
