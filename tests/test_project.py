@@ -27,7 +27,7 @@ AROUND_THE_HOST = [
 # What a user's ComfyUI needs: folders and files of the top level, and kinds of files in them.
 IN_THE_ARCHIVE = {
     "LICENSE", "README.md", "__init__.py", "docs", "flexiact_core", "locales", "nodes", "pyproject.toml",
-    "requirements.txt", "web", "workflows",
+    "requirements.txt", "subgraphs", "web", "workflows",
 }  # fmt: skip
 # What else lies in them and is for developers.
 LEFT_OUT = re.compile(r"docs/developing\.md|flexiact_core/\w+/making/.*")

@@ -42,6 +42,36 @@ def to_prompt(workflow: dict, object_info: dict) -> dict:
     return prompt
 
 
+def inside(blueprint: dict) -> dict:
+    """The graph in a subgraph blueprint, as a workflow; what comes in from outside is not connected."""
+    (subgraph,) = blueprint["definitions"]["subgraphs"]
+    ends = {subgraph["inputNode"]["id"], subgraph["outputNode"]["id"]}
+    links = [link for link in map(_as_list, subgraph["links"]) if not ends & {link[1], link[3]}]
+    return {**blueprint, "nodes": subgraph["nodes"], "links": links}
+
+
+def blueprint_to_prompt(blueprint: dict, object_info: dict, values: dict) -> dict:
+    """The API prompt of a subgraph blueprint, with other values of its widgets and sockets, by their names.
+
+    Nodes are called as the frontend calls them, by the ids of the blueprint's node and of the one inside.
+    """
+    (node,), (subgraph,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+    given = dict(zip(widgets, node["widgets_values"], strict=True)) | values
+    prompt = to_prompt(inside(blueprint), object_info)
+    inner = {one["id"]: one for one in subgraph["nodes"]}
+    outer = subgraph["inputNode"]["id"]
+    called = {key: f"{node['id']}:{key}" for key in prompt}
+    for one in prompt.values():
+        sources = {name: value for name, value in one["inputs"].items() if isinstance(value, list)}
+        one["inputs"] |= {name: [called[source], slot] for name, (source, slot) in sources.items()}
+    for _, source, slot, target, into, _ in map(_as_list, subgraph["links"]):
+        name = subgraph["inputs"][slot]["name"]
+        if source == outer and name in given:
+            prompt[str(target)]["inputs"][inner[target]["inputs"][into]["name"]] = given[name]
+    return {called[key]: one for key, one in prompt.items()}
+
+
 def check_workflow(workflow: dict, object_info: dict) -> list[str]:
     """What in `workflow` does not fit the server's node types, one line each; empty if all of it fits."""
     faults = []

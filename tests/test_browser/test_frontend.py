@@ -13,11 +13,14 @@ import pytest
 from host.browser import Frontend
 from host.environment import ROOT
 from host.models import NAME
+from host.workflow import blueprint_to_prompt
 from PIL import Image
 from words import locale_words
 
 WORKFLOWS = sorted((Path(ROOT) / "workflows").glob("*.json"))
 QUICKSTART, TRANSFER = (Path(ROOT) / "workflows" / f"flexiact_{name}.json" for name in ("quickstart", "transfer"))
+NATIVE = QUICKSTART.with_name("flexiact_native.json")
+(BLUEPRINT,) = (Path(ROOT) / "subgraphs").glob("*.json")
 PACK_CARD = "ComfyUI-FlexiAct"
 ENGLISH, CHINESE = locale_words("en"), locale_words("zh")
 # What turns the transfer workflow into one that a small random model runs on a CPU.
@@ -110,23 +113,28 @@ def test_a_workflow_opens_by_dropping_its_file(frontend, path):
     check_drawing(frontend, json.loads(path.read_text(encoding="utf-8")))
 
 
-def test_the_quickstart_runs_to_a_playing_video_with_previews_on_the_way(frontend, comfy):
+@pytest.mark.parametrize(
+    ("path", "sampler_type", "setting"),
+    [(QUICKSTART, "FlexiActSampler", ("FlexiActSampler", 5)), (NATIVE, "SamplerCustomAdvanced", ("CogVideoXSchedule", 0))],
+    ids=("quickstart", "native"),
+)
+def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, comfy, path, sampler_type, setting):
     # The other renderer's run would leave nothing to compute.
     comfy.post("/free", {"unload_models": True, "free_memory": True})
-    frontend.drop(QUICKSTART)
+    frontend.drop(path)
     frontend.press_run()
-    sampler = frontend.node_id("FlexiActSampler")
+    sampler = frontend.node_id(sampler_type)
     frontend.page.wait_for_function(
         "(id) => heard.execution_error || heard.b_preview_with_metadata?.some((p) => p.displayNodeId === id)",
         arg=sampler,
         timeout=300_000,
     )
-    frontend.shoot("quickstart-running")
+    frontend.shoot(f"{path.stem}-running")
     assert frontend.wait_until_heard("execution_success", "execution_error") == "execution_success"
     previews = [preview for preview in frontend.heard("b_preview_with_metadata") if preview["displayNodeId"] == sampler]
-    nodes = json.loads(QUICKSTART.read_text(encoding="utf-8"))["nodes"]
+    nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
     types = [node["type"] for node in nodes]
-    steps = nodes[types.index("FlexiActSampler")]["widgets_values"][5]
+    steps = nodes[types.index(setting[0])]["widgets_values"][setting[1]]
     assert len(previews) >= steps // 2
     videos = frontend.page.locator("video[src*='type=output']")
     for number in range(types.count("SaveVideo")):
@@ -138,8 +146,30 @@ def test_the_quickstart_runs_to_a_playing_video_with_previews_on_the_way(fronten
         assert video.evaluate(state) == [True, None, True]
     frontend.command("Comfy.Canvas.FitView")
     frontend.page.wait_for_timeout(700)
-    frontend.shoot("quickstart-done")
+    frontend.shoot(f"{path.stem}-done")
     assert overlaps(frontend.boxes()) == []
+
+
+def test_the_blueprint_is_found_and_opens_as_the_graph_it_was_saved_as(frontend, comfy):
+    assert search(frontend, BLUEPRINT.stem)[:1] == [BLUEPRINT.stem]
+    frontend.drop(BLUEPRINT)
+    values = {"seed": 5, "width": 64, "prompt": "a cat", "bias_strength": 0.5}
+    changed = frontend.page.evaluate(
+        """(values) => {
+            for (const widget of app.graph.nodes[0].widgets)
+                if (widget.name in values) widget.value = values[widget.name]
+            return app.graph.serialize()
+        }""",
+        values,
+    )
+    frontend.new_graph()
+    frontend.page.evaluate("(saved) => app.loadGraphData(saved)", changed)
+    prompt = frontend.page.evaluate("() => app.graphToPrompt().then(({ output }) => output)")
+    frontend.shoot("blueprint")
+    expected = blueprint_to_prompt(json.loads(BLUEPRINT.read_text(encoding="utf-8")), comfy.object_info(), values)
+    assert {key: node["inputs"] for key, node in prompt.items()} == {
+        key: node["inputs"] for key, node in expected.items()
+    }
 
 
 def test_cancel_ends_the_run_and_the_next_one_works(frontend):

@@ -181,6 +181,19 @@ def test_dragging_in_the_picture_sets_the_widgets(frontend):
     )
 
 
+def test_apply_action_which_knows_no_steps_has_the_curve_alone_and_its_handles(frontend):
+    show_node(frontend, "ApplyFlexiAct")
+    frontend.page.locator(".flexiact-weighting .curve").wait_for()
+    assert frontend.page.locator(".flexiact-weighting .dots[d*=M]").count() == 0
+    assert frontend.page.locator(LINE).inner_text() == ""
+    drag(frontend, "off_below", 60, 0)
+    moved = widgets(frontend, "ApplyFlexiAct")
+    assert 400 < moved["off_below"] < 650 and moved["hold_until"] == 800
+    drag(frontend, "bias_strength", 0, 30)
+    assert 0.2 < widgets(frontend, "ApplyFlexiAct")["bias_strength"] < 0.9
+    frontend.shoot("weighting-native")
+
+
 @pytest.mark.parametrize(("setting", "curves"), [("bias_strength", 0), ("steps", 1)])
 def test_what_a_link_decides_is_said_and_not_drawn(frontend, setting, curves):
     show_node(frontend, "FlexiActSampler")

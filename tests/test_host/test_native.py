@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from host.native import LORA, WEIGHTS, put_lora, with_small_world
 from host.thumbnails import WORKFLOWS
-from host.workflow import to_prompt
+from host.workflow import blueprint_to_prompt, check_workflow, inside, to_prompt
 from PIL import Image
 
 from .conftest import load_workflow
 
 SEED, STEPS = 11, 12
+(BLUEPRINT,) = (WORKFLOWS.parent / "subgraphs").glob("*.json")
+SMALL_WORLD = "small world (built in)"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def test_loras_and_adapters_go_on_our_own_base_too(server, shipped):
     graph = change(shipped("flexiact_quickstart"), {"FlexiActSampler": {"steps": STEPS}})
     base = [key_of(graph, "LoadCogVideoXI2V"), 0]
     lora = {"model": base, "lora_file": LORA, "strength": 0.7}
-    adapter = {"model": base, "adapter_file": "small world (built in)/refadapter.safetensors", "weight": 0.7}
+    adapter = {"model": base, "adapter_file": f"{SMALL_WORLD}/refadapter.safetensors", "weight": 0.7}
     added = {
         "lora": {"class_type": "LoadCogVideoXLora", "inputs": lora},
         "adapter": {"class_type": "ApplyRefAdapter", "inputs": adapter},
@@ -91,3 +93,39 @@ def test_loras_and_adapters_go_on_our_own_base_too(server, shipped):
         for source in ("lora", "adapter", base[0])
     )
     assert np.abs(one - two).max() <= 1 < np.abs(one - none).max()
+
+
+def test_comfyui_offers_the_blueprint(server):
+    offered = [(one["name"], one["info"]["node_pack"]) for one in server.get("/global_subgraphs").values()]
+    assert (BLUEPRINT.stem, "custom_nodes.ComfyUI-FlexiAct") in offered
+
+
+def test_the_blueprint_fits_the_nodes_and_says_inside_what_it_says_outside(object_info):
+    blueprint = load_workflow(BLUEPRINT)
+    graph = inside(blueprint)
+    assert check_workflow(graph, object_info) == []
+    assert blueprint_to_prompt(blueprint, object_info, {}).keys() == {
+        f"1:{node['id']}" for node in graph["nodes"] if node["type"] != "MarkdownNote"
+    }
+    within = [node["inputs"] for node in to_prompt(graph, object_info).values()]
+    without = [node["inputs"] for node in blueprint_to_prompt(blueprint, object_info, {}).values()]
+    for inner, outer in zip(within, without, strict=True):
+        assert {k: v for k, v in inner.items() if not isinstance(v, list)} == {
+            k: v for k, v in outer.items() if not isinstance(v, list)
+        }
+
+
+def test_the_blueprint_makes_the_frames_of_the_flat_workflow(server, shipped, object_info):
+    flat = change(shipped("flexiact_native"), {"CogVideoXSchedule": {"steps": STEPS}})
+    adapter = {"adapter_file": f"{SMALL_WORLD}/refadapter.safetensors", "weight": 0.7}
+    base, example = key_of(flat, "LoadCogVideoXNative"), key_of(flat, "LoadExampleAction")
+    adapted = {"class_type": "ApplyRefAdapter", "inputs": {"model": [base, 0]} | adapter}
+    flat = change(flat | {"adapted": adapted}, {"ApplyFlexiAct": {"model": ["adapted", 0]}})
+    values = {
+        "image": ["example", 0], "prompt": ["example", 1], "fae_file": f"{SMALL_WORLD}/jump.safetensors",
+        "width": 64, "height": 64, "num_frames": 17, "steps": STEPS, "cfg": 1.0, "seed": 7, "model": SMALL_WORLD,
+    }  # fmt: skip
+    blueprint = blueprint_to_prompt(load_workflow(BLUEPRINT), object_info, values | adapter)
+    expected = frames_of(server, flat, "VAEDecode")
+    found = frames_of(server, blueprint | {"example": flat[example]}, "VAEDecode")
+    assert expected.shape == (17, 64, 64, 3) and np.array_equal(found, expected)
