@@ -32,6 +32,45 @@ def make_model():
     return native.make_model(config(), native_state(), 0.7)
 
 
+def bare_model(state=None, **options):
+    """The recorded base as ComfyUI's own loader makes it, with its learned positions; state is as native_state()."""
+    import comfy.sd
+
+    state = native_state() if state is None else dict(state)
+    # ComfyUI cannot make learned positions of this width: they are put in as a buffer, as in its own models.
+    positions = state.pop("patch_embed.pos_embedding")
+    bare = comfy.sd.load_diffusion_model_state_dict(state, model_options=options)
+    embedding = bare.model.diffusion_model.patch_embed
+    embedding.register_buffer("pos_embedding", positions)
+    embedding.max_text_seq_length = config()["max_text_seq_length"]
+    return bare
+
+
+def released_velocity(state=None, faes=None, bias: float = 0.0, adapters=()):
+    """What diffusers' transformer with our own processors gives for the recorded inputs, (B, L, C, h, w).
+
+    state is by diffusers' names, the recorded one if not given.
+    """
+    from diffusers import CogVideoXTransformer3DModel
+
+    from flexiact_core.flexiact.processor import project_motion, with_motion_attention
+    from flexiact_core.flexiact.refadapter import with_refadapters
+
+    transformer = CogVideoXTransformer3DModel.from_config(config())
+    transformer.load_state_dict(tensors("transformer") if state is None else state)
+    given, kwargs = tensors("forward"), None
+    if adapters:
+        transformer = with_refadapters(transformer, adapters, torch.device("cpu"), torch.float32)
+    if faes:
+        kwargs = {"motion": project_motion(transformer, [(fae.tokens, weight) for fae, weight in faes]), "bias": bias}
+        transformer = with_motion_attention(transformer)
+    with torch.no_grad():
+        return transformer.eval()(
+            given["hidden_states"], given["encoder_hidden_states"], given["timestep"],
+            image_rotary_emb=(given["rope_cos"], given["rope_sin"]), attention_kwargs=kwargs, return_dict=False,
+        )[0]  # fmt: skip
+
+
 def action(*strengths):
     from flexiact_core.flexiact.fae import load_fae
 
@@ -46,14 +85,18 @@ def adapter():
 
 
 @torch.no_grad()
-def velocity(patcher, options=None):
-    """What the MODEL's transformer gives for the recorded inputs, (B, L, C, h, w), patches and wrappers on."""
+def velocity(patcher, options=None, load: bool = True):
+    """What the MODEL's transformer gives for the recorded inputs, (B, L, C, h, w), patches and wrappers on.
+
+    Without load it is used as it lies in memory.
+    """
     import comfy.model_management
     import comfy.sampler_helpers  # noqa: F401
     from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
     given = tensors("forward")
-    comfy.model_management.load_models_gpu([patcher], force_full_load=True)
+    if load:
+        comfy.model_management.load_models_gpu([patcher], force_full_load=True)
     model = patcher.model
     options = dict(patcher.model_options["transformer_options"]) | dict(options or {})
     options["wrappers"] = {kind: dict(own) for kind, own in patcher.wrappers.items()}

@@ -84,12 +84,12 @@ def check_kind(patcher) -> None:
     channels = transformer.in_channels
     if transformer.patch_size_t is not None:
         found = "CogVideoX 1.5 (patches of two frames), which needs no fixes"
+    elif len(transformer.blocks) == 30 and channels == 16:
+        found = "CogVideoX-2B, a text-to-video model (30 layers of width 1920, no image input)"
     elif channels == 16:
         found = "a text-to-video model (16 input channels, no image input)"
     elif channels != 32:
         found = f"an inpainting or control model ({channels} input channels)"
-    elif len(transformer.blocks) == 30 and transformer.num_attention_heads == 30:
-        found = "CogVideoX-2B (30 layers of width 1920)"
     else:
         return
     raise FileError(f"model: this is {found}. {needed}")

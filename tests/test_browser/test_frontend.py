@@ -114,11 +114,11 @@ def test_a_workflow_opens_by_dropping_its_file(frontend, path):
 
 
 @pytest.mark.parametrize(
-    ("path", "sampler_type", "setting"),
-    [(QUICKSTART, "FlexiActSampler", ("FlexiActSampler", 5)), (NATIVE, "SamplerCustomAdvanced", ("CogVideoXSchedule", 0))],
+    ("path", "sampler_type", "steps_of", "at"),
+    [(QUICKSTART, "FlexiActSampler", "FlexiActSampler", 5), (NATIVE, "SamplerCustomAdvanced", "CogVideoXSchedule", 0)],
     ids=("quickstart", "native"),
 )
-def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, comfy, path, sampler_type, setting):
+def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, comfy, path, sampler_type, steps_of, at):
     # The other renderer's run would leave nothing to compute.
     comfy.post("/free", {"unload_models": True, "free_memory": True})
     frontend.drop(path)
@@ -134,7 +134,7 @@ def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, c
     previews = [preview for preview in frontend.heard("b_preview_with_metadata") if preview["displayNodeId"] == sampler]
     nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
     types = [node["type"] for node in nodes]
-    steps = nodes[types.index(setting[0])]["widgets_values"][setting[1]]
+    steps = nodes[types.index(steps_of)]["widgets_values"][at]
     assert len(previews) >= steps // 2
     videos = frontend.page.locator("video[src*='type=output']")
     for number in range(types.count("SaveVideo")):

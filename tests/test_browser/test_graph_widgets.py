@@ -188,7 +188,7 @@ def test_apply_action_which_knows_no_steps_has_the_curve_alone_and_its_handles(f
     assert frontend.page.locator(LINE).inner_text() == ""
     drag(frontend, "off_below", 60, 0)
     moved = widgets(frontend, "ApplyFlexiAct")
-    assert 400 < moved["off_below"] < 650 and moved["hold_until"] == 800
+    assert 300 < moved["off_below"] < 650 and moved["hold_until"] == 800
     drag(frontend, "bias_strength", 0, 30)
     assert 0.2 < widgets(frontend, "ApplyFlexiAct")["bias_strength"] < 0.9
     frontend.shoot("weighting-native")

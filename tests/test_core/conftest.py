@@ -19,38 +19,6 @@ from flexiact_core.cogvideox.sampling import make_scheduler
 
 GOLDEN = Path(os.environ.get("FLEXIACT_GOLDEN") or Path(__file__).parent.parent / "golden" / "flexiact")
 
-# CogVideoX-5b-I2V's transformer/config.json, without what diffusers fills in.
-RELEASED_CONFIG = {
-    "_class_name": "CogVideoXTransformer3DModel",
-    "_diffusers_version": "0.30.3",
-    "activation_fn": "gelu-approximate",
-    "attention_bias": True,
-    "attention_head_dim": 64,
-    "dropout": 0.0,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "in_channels": 32,
-    "max_text_seq_length": 226,
-    "norm_elementwise_affine": True,
-    "norm_eps": 1e-05,
-    "num_attention_heads": 48,
-    "num_layers": 42,
-    "out_channels": 16,
-    "patch_size": 2,
-    "sample_frames": 49,
-    "sample_height": 60,
-    "sample_width": 90,
-    "spatial_interpolation_scale": 1.875,
-    "temporal_compression_ratio": 4,
-    "temporal_interpolation_scale": 1.0,
-    "text_embed_dim": 4096,
-    "time_embed_dim": 512,
-    "timestep_activation_fn": "silu",
-    "use_learned_positional_embeddings": True,
-    "use_rotary_positional_embeddings": True,
-}
-
-
 @dataclass(frozen=True)
 class Golden:
     """A set of golden vectors; every size comes from its files."""
@@ -116,15 +84,6 @@ def base(small_base):
     from flexiact_core.cogvideox.loading import load_base
 
     return load_base(small_base, small_base, torch.float32)
-
-
-@pytest.fixture(scope="session")
-def released_transformer():
-    """CogVideoX-5b-I2V's transformer, with released sizes and no weights."""
-    from diffusers import CogVideoXTransformer3DModel
-
-    with torch.device("meta"):
-        return CogVideoXTransformer3DModel.from_config(RELEASED_CONFIG)
 
 
 @pytest.fixture

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from native_model import action, adapter, config, make_model, native_state, tensors, velocity
+from native_model import (
+    action,
+    adapter,
+    bare_model,
+    config,
+    make_model,
+    native_state,
+    released_velocity,
+    tensors,
+    velocity,
+)
 
 from flexiact_core.errors import FileError, SettingError
 from flexiact_core.flexiact.bias import MotionBias
@@ -46,10 +56,20 @@ def test_the_model_set_right_is_the_released_one(model):
 
 
 def test_comfyui_alone_computes_something_else(model):
-    bare = model.clone()
-    bare.object_patches = {}
-    wrong = velocity(bare)
-    assert (wrong - tensors("forward")["out_base"]).abs().max() > 0.15, "ComfyUI has changed its CogVideoX"
+    import comfy.model_detection
+
+    found = comfy.model_detection.detect_unet_config(native_state(), "")
+    assert found["use_learned_positional_embeddings"] and not found["use_rotary_positional_embeddings"]
+    bare = bare_model()
+    transformer = bare.model.diffusion_model
+    # As it takes the released file, which has learned positions.
+    transformer.patch_embed.use_learned_positional_embeddings = True
+    transformer.use_rotary_positional_embeddings = False
+    wrong = (velocity(bare) - tensors("forward")["out_base"]).abs().max()
+    assert wrong > 0.5, "ComfyUI has changed its CogVideoX"
+    transformer.use_rotary_positional_embeddings = True
+    wrong = (velocity(bare) - tensors("forward")["out_base"]).abs().max()
+    assert wrong > 0.5, "ComfyUI has changed its rotary positions"
 
 
 def test_adapter_and_action_are_the_released_ones(model):
@@ -68,22 +88,7 @@ def test_the_model_that_came_in_is_unchanged(model):
 
 
 def test_two_actions_of_other_strengths_are_what_our_processor_computes(model):
-    from types import SimpleNamespace
-
-    from diffusers import CogVideoXTransformer3DModel
-
-    from flexiact_core.flexiact.processor import project_motion, with_motion_attention
-
-    transformer = CogVideoXTransformer3DModel.from_config(config())
-    transformer.load_state_dict(tensors("transformer"))
-    faes = [(fae.tokens, strength) for fae, strength in action(1.5, 0.4)]
-    given, twin = tensors("forward"), with_motion_attention(transformer.eval())
-    with torch.no_grad():
-        kwargs = {"motion": project_motion(transformer, faes), "bias": 0.6}
-        expected = twin(
-            given["hidden_states"], given["encoder_hidden_states"], given["timestep"],
-            image_rotary_emb=(given["rope_cos"], given["rope_sin"]), attention_kwargs=kwargs, return_dict=False,
-        )[0]  # fmt: skip
+    expected = released_velocity(faes=action(1.5, 0.4), bias=0.6)
     torch.testing.assert_close(velocity(with_action(model, 0.6, 1.5, 0.4)), expected, rtol=0, atol=5e-6)
     called = []
 
@@ -93,7 +98,7 @@ def test_two_actions_of_other_strengths_are_what_our_processor_computes(model):
 
     found = velocity(with_action(model, 0.6, 1.5, 0.4), {"optimized_attention_override": override})
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
-    assert len(called) == 2 * SimpleNamespace(**config()).num_layers, "the user's own attention was left out"
+    assert len(called) == 2 * config()["num_layers"], "the user's own attention was left out"
 
 
 def test_a_node_that_skips_layers_is_named(model):
@@ -116,21 +121,15 @@ def test_a_node_that_skips_layers_is_named(model):
 
 
 def test_fixes_make_the_same_of_a_model_from_comfyuis_own_loader(model):
-    import comfy.sd
     from flexiact_pack.nodes.native import CogVideoXFixes
 
-    state = native_state()
-    # ComfyUI cannot make learned positions of this width: they are put in as a buffer, as in its own models.
-    positions = state.pop("patch_embed.pos_embedding")
-    bare = comfy.sd.load_diffusion_model_state_dict(state)
-    bare.model.diffusion_model.patch_embed.register_buffer("pos_embedding", positions)
+    bare = bare_model()
     embedding = bare.model.diffusion_model.patch_embed
-    embedding.max_text_seq_length = config()["max_text_seq_length"]
     for embedding.use_learned_positional_embeddings in (False, True):
         close(velocity(CogVideoXFixes.execute(bare).args[0]), "out_base")
 
 
-def test_other_models_are_refused_by_name(model):
+def test_other_models_are_refused_by_name(model, monkeypatch):
     from flexiact_pack.nodes.host import native
 
     transformer = model.model.diffusion_model
@@ -146,6 +145,10 @@ def test_other_models_are_refused_by_name(model):
                 native.with_fixes(model)
         finally:
             setattr(transformer, name, kept)
+    monkeypatch.setattr(transformer, "in_channels", 16)
+    monkeypatch.setitem(transformer._modules, "blocks", torch.nn.ModuleList(torch.nn.Identity() for _ in range(30)))
+    with pytest.raises(FileError, match="CogVideoX-2B, a text-to-video model"):
+        native.with_fixes(model)
     other = model.clone()
     other.model = torch.nn.Identity()
     with pytest.raises(FileError, match="this is Identity, no CogVideoX"):

@@ -2,35 +2,12 @@ import json
 
 import pytest
 import torch
+from lora_layouts import LAYOUTS, in_layout
 from safetensors.torch import save_file
 
 from flexiact_core.cogvideox.loras import check_lora, load_lora
-from flexiact_core.cogvideox.native_keys import to_native
 from flexiact_core.errors import FileError
-from flexiact_core.flexiact.refadapter import ALPHA_PER_RANK, to_lora, with_refadapters
-
-
-def in_layout(name: str, adapter) -> dict[str, torch.Tensor]:
-    """The golden RefAdapter as other programs write it."""
-    if name == "released":
-        return dict(adapter.tensors)
-    tensors = {}
-    for weight, own in to_lora(adapter).matrices.items():
-        module = weight.removesuffix(".weight")
-        alpha = torch.tensor(ALPHA_PER_RANK * own.rank)
-        native = to_native(weight).removesuffix(".weight")
-        stem, down, up = {
-            "diffusers": (f"transformer.{module}", "lora_A.weight", "lora_B.weight"),
-            "plain": (module, "lora_A.default.weight", "lora_B.default.weight"),
-            "kohya": ("lora_unet_" + module.replace(".", "_"), "lora_down.weight", "lora_up.weight"),
-            "native": (f"diffusion_model.{native}", "lora_A.weight", "lora_B.weight"),
-            "native kohya": ("lora_unet_" + native.replace(".", "_"), "lora_down.weight", "lora_up.weight"),
-        }[name]
-        tensors |= {f"{stem}.{down}": own.down, f"{stem}.{up}": own.up, f"{stem}.alpha": alpha}
-    return {key: value.clone() for key, value in tensors.items()}
-
-
-LAYOUTS = ("released", "diffusers", "plain", "kohya", "native", "native kohya")
+from flexiact_core.flexiact.refadapter import to_lora, with_refadapters
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
