@@ -139,7 +139,7 @@ def test_a_refadapter_is_trained_from_a_list_and_applied(server):
     assert run.status == "success"
     assert (server.base / "models" / "flexiact" / "refadapter" / "adapter.safetensors").is_file()
     missing = settings | {"clip_list": "gone.csv"}
-    with pytest.raises(HostError, match="gone.csv: this list cannot be read"):
+    with pytest.raises(HostError, match="gone.csv: no such file in input"):
         server.run(graph(train=("TrainRefAdapter", missing)))
 
 

@@ -72,7 +72,7 @@ def test_the_debiased_term_is_the_recorded_one_per_sample(golden, recorded, gold
 
 def test_refadapter_loss_and_every_gradient_are_the_recorded_ones(golden, recorded, golden_scheduler):
     transformer = golden.adapted(1.0)
-    matrices = learned_matrices(transformer, "refadapter_0")
+    matrices = learned_matrices(transformer, "lora_0")
     for matrix in matrices.values():
         matrix.requires_grad_()
     loss = denoising_loss(transformer, golden_scheduler, refadapter_inputs(recorded))

@@ -174,7 +174,7 @@ def test_a_learned_refadapter_fits_its_base_and_says_something(base, scheduler, 
     adapter = refadapter_of(fit_adapter(base, scheduler, clips, steps=3))
     assert (adapter.num_layers, adapter.rank, adapter.width) == (2, 4, 32)
     twin = with_refadapters(base.transformer, [(adapter, 1.0)], CPU, torch.float32)
-    assert len(learned_matrices(twin, "refadapter_0")) == 16
+    assert len(learned_matrices(twin, "lora_0")) == 16
     assert any(value.abs().max() > 0 for key, value in adapter.tensors.items() if ".up." in key)
 
 
