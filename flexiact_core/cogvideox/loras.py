@@ -8,6 +8,7 @@ transformer_blocks.0.attn1.processor.lora_q.down.weight (FlexiAct's RefAdapter);
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def load_lora(path: Path) -> Lora:
     """
     path = Path(path)
     tensors = read_tensors(path)
-    alpha_per_rank = _alpha_in_metadata(read_metadata(path))
+    alpha_per_rank = alpha_in_metadata(read_metadata(path))
     parts: dict[str, dict[str, Tensor]] = {}
     strange = []
     for key, value in tensors.items():
@@ -169,17 +170,25 @@ def _matrices(name: str, weight: str, own: Mapping[str, Tensor], alpha_per_rank:
     if alpha_per_rank is not None:
         scale = alpha_per_rank
     if "alpha" in own:
-        scale = float(own["alpha"]) / down.shape[0]
+        scale = alpha_of(name, weight, own["alpha"]) / max(1, down.shape[0])
     return LoraMatrices(down, up, scale)
 
 
-def _alpha_in_metadata(metadata: Mapping[str, str]) -> float | None:
+def alpha_of(name: str, weight: str, alpha: Tensor) -> float:
+    """The number that a file holds as the alpha of one weight's change. Raises FileError if it is none."""
+    if alpha.numel() != 1 or not math.isfinite(alpha.item()):
+        raise FileError(f"{name}: the alpha of {weight} is not a number. Download the file again.")
+    return float(alpha.item())
+
+
+def alpha_in_metadata(metadata: Mapping[str, str]) -> float | None:
     """alpha / rank as diffusers writes it beside a LoRA; None where it does not."""
     try:
         settings = json.loads(metadata["lora_adapter_metadata"])
-        return float(settings["transformer.lora_alpha"]) / float(settings["transformer.r"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        scale = float(settings["transformer.lora_alpha"]) / float(settings["transformer.r"])
+    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError, RecursionError):
         return None
+    return scale if math.isfinite(scale) else None
 
 
 def _not_a_lora(name: str, count: int, strange: Collection[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..cogvideox.loras import Lora, LoraMatrices, check_lora, with_loras
+from ..cogvideox.loras import Lora, LoraMatrices, alpha_in_metadata, alpha_of, check_lora, with_loras
 from ..cogvideox.model import base_signature, check_learned_on
 from ..cogvideox.native_keys import to_diffusers
 from ..errors import FileError
@@ -31,6 +31,7 @@ _KEY_PATTERN = re.compile(_LAYER + r"attn1\.processor\.lora_(q|k|v|proj)\.(down|
 _PEFT_PATTERN = re.compile(
     _LAYER + r"attn1\.(to_q|to_k|to_v|to_out\.0)\.(?:lora_(A|B)(?:\.default)?|lora\.(down|up))\.weight"
 )
+_ALPHA_PATTERN = re.compile(_LAYER + r"attn1\.(to_q|to_k|to_v|to_out\.0)\.(?:lora\.)?alpha")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +52,15 @@ class RefAdapter:
 def load_refadapter(path: Path) -> RefAdapter:
     """The RefAdapter of a released .pt file or a .safetensors file, in the dtype it was stored in.
 
-    The same matrices in peft's or diffusers' names are taken, too; alpha / rank is the method's 0.5 for them as well.
+    The same matrices in peft's or diffusers' names are taken, too. alpha / rank is the method's 0.5 for them as well,
+    unless the file holds an alpha, or names it in its metadata as diffusers does: up matrices are then scaled to 0.5.
     Keys may carry what a wrapped model puts before them, such as "module." or "transformer.".
     Raises FileError if the file cannot be read or is no RefAdapter: other keys, layers missing, mixed ranks,
     values that are not numbers.
     """
     path = Path(path)
     tensors = _released_keys(without_wrapper(_in_diffusers_names(read_tensors(path)), "transformer_blocks."))
+    tensors, alphas = _without_alphas(path.name, tensors)
     layers = [int(match[1]) for key in tensors if (match := _KEY_PATTERN.fullmatch(key))]
     if not layers:
         raise FileError(f"{path.name}: {_what_else(tensors)}")
@@ -74,7 +77,10 @@ def load_refadapter(path: Path) -> RefAdapter:
     check_keys(path.name, found, expected, "The file is incomplete or no RefAdapter: download it again.")
     if not all(torch.isfinite(value.float()).all() for value in tensors.values()):
         raise FileError(f"{path.name}: some of its values are not numbers. Download it again.")
-    return RefAdapter(tensors, num_layers, rank, width, path.stem, read_metadata(path))
+    metadata = read_metadata(path)
+    scales = {key: alpha / rank for key, alpha in alphas.items()}
+    tensors = _scaled(tensors, scales, alpha_in_metadata(metadata))
+    return RefAdapter(tensors, num_layers, rank, width, path.stem, metadata)
 
 
 def save_refadapter(adapter: RefAdapter, path: Path, metadata: Mapping[str, str]) -> Path:
@@ -199,6 +205,28 @@ def _released_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = _KEY.format(layer=layer, projection=projections[module], side=side)
         renamed[key] = value
     return renamed
+
+
+def _without_alphas(name: str, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The matrices, and by the key of its up matrix the alpha that a file holds for a change."""
+    projections = {module: name for name, module in PROJECTIONS.items()}
+    matrices, alphas = {}, {}
+    for key, value in tensors.items():
+        if match := _ALPHA_PATTERN.fullmatch(key):
+            up = _KEY.format(layer=match[1], projection=projections[match[2]], side="up")
+            alphas[up] = alpha_of(name, key.removesuffix(".alpha"), value)
+        else:
+            matrices[key] = value
+    return matrices, alphas
+
+
+def _scaled(tensors: Mapping[str, Tensor], scales: Mapping[str, float], other: float | None) -> dict[str, Tensor]:
+    """The matrices with alpha / rank at ALPHA_PER_RANK: by key where it is not, and for all others, if it is known."""
+    factors = {key: scales.get(key, other) for key in tensors if key.endswith(".up.weight")}
+    return {
+        key: value if factors.get(key) in (None, ALPHA_PER_RANK) else value * (factors[key] / ALPHA_PER_RANK)
+        for key, value in tensors.items()
+    }
 
 
 def _what_else(tensors: Mapping[str, Tensor]) -> str:

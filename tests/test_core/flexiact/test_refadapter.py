@@ -1,12 +1,15 @@
 import copy
+import json
 import os
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from small_models import make_fae, make_refadapter
+from torch.testing import assert_close
 
 from flexiact_core import weight_files
+from flexiact_core.cogvideox.loras import load_lora
 from flexiact_core.errors import FileError
 from flexiact_core.flexiact.refadapter import (
     PROJECTIONS,
@@ -14,6 +17,7 @@ from flexiact_core.flexiact.refadapter import (
     load_refadapter,
     refadapter_shapes,
     save_refadapter,
+    to_lora,
     with_refadapters,
 )
 from flexiact_core.weight_files import read_tensors
@@ -242,6 +246,43 @@ def test_the_same_matrices_in_other_names_are_taken(tmp_path, adapter_file, layo
     found = load_refadapter(tmp_path / "l.safetensors")
     assert found.tensors.keys() == adapter.tensors.keys()
     assert all(torch.equal(found.tensors[key], value) for key, value in adapter.tensors.items())
+
+
+def change_of(path, layer=0, projection="proj"):
+    """What a file changes one weight by, at weight 1."""
+    weight = f"transformer_blocks.{layer}.attn1.{PROJECTIONS[projection]}.weight"
+    matrices = to_lora(load_refadapter(path)).matrices[weight]
+    return matrices.scale * matrices.up @ matrices.down
+
+
+@pytest.mark.parametrize("rank", [4, 6])
+def test_a_stored_alpha_counts(tmp_path, rank):
+    adapter = load_refadapter(make_refadapter(tmp_path / "r.safetensors", rank=rank))
+    state = renamed(adapter, *LORA_NAMES["peft"])
+    key, other = "transformer_blocks.0.attn1.to_out.0", "transformer_blocks.1.attn1.to_q"
+    product, another = (state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"] for name in (key, other))
+    file = tmp_path / "l.safetensors"
+
+    def says(alpha):
+        return {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": alpha, "transformer.r": rank})}
+
+    save_file(state, file)
+    assert_close(change_of(file), 0.5 * product)
+    save_file(state, file, says(2 * rank))
+    assert_close(change_of(file), 2 * product)
+    # One in the file goes before what the metadata says of all.
+    save_file(state | {f"{key}.alpha": torch.tensor(3.0)}, file, says(rank))
+    assert_close(change_of(file), 3 / rank * product)
+    assert_close(change_of(file, 1, "q"), another)
+
+
+@pytest.mark.parametrize("alpha", [torch.tensor(float("nan")), torch.zeros(2), torch.zeros(0)])
+def test_an_alpha_that_is_no_number_is_refused(tmp_path, adapter_file, alpha):
+    state = renamed(load_refadapter(adapter_file), *LORA_NAMES["peft"])
+    save_file(state | {"transformer_blocks.0.attn1.to_q.alpha": alpha}, tmp_path / "l.safetensors")
+    for load in (load_refadapter, load_lora):
+        with pytest.raises(FileError, match="l.safetensors: the alpha of .*0.attn1.to_q.* is not a number"):
+            load(tmp_path / "l.safetensors")
 
 
 def test_loras_that_are_no_refadapter_are_called_loras(tmp_path, adapter_file):
