@@ -172,6 +172,28 @@ def test_the_blueprint_is_found_and_opens_as_the_graph_it_was_saved_as(frontend,
     }
 
 
+def test_apply_refadapter_takes_both_kinds_of_model_and_gives_the_kind_it_took(frontend):
+    kinds = frontend.page.evaluate(
+        """() => {
+            const add = (type) => {
+                const node = LiteGraph.createNode(type)
+                app.graph.add(node)
+                return node
+            }
+            const tries = []
+            for (const loader of ['LoadCogVideoXI2V', 'LoadCogVideoXNative']) {
+                const [base, adapter] = [add(loader), add('ApplyRefAdapter')]
+                base.connect(0, adapter, 0)
+                const went = ['FlexiActSampler', 'ApplyFlexiAct'].map((type) => !!adapter.connect(0, add(type), 0))
+                tries.push([adapter.outputs[0].type, ...went])
+            }
+            return tries
+        }"""
+    )
+    assert kinds == [["COGVIDEOX_I2V", True, False], ["MODEL", False, True]]
+    frontend.shoot("both-kinds")
+
+
 def test_cancel_ends_the_run_and_the_next_one_works(frontend):
     frontend.drop(TRANSFER)
     frontend.set_widgets(SMALL | {"FlexiActSampler": SMALL["FlexiActSampler"] | {"steps": 1000}})

@@ -108,13 +108,13 @@ def test_one_graph_of_lora_action_cache_windows_compiler_and_part_of_the_memory(
     from comfy_extras.nodes_torch_compile import TorchCompileModel
     from flexiact_pack.nodes.native import with_lora
 
-    from flexiact_core.flexiact.refadapter import load_refadapter
+    from flexiact_core.cogvideox.loras import load_lora
 
-    adapter = load_refadapter(shipped.refadapter_path())
+    lora = load_lora(shipped.refadapter_path())
     noise = torch.randn(1, 9, *world.noise.shape[2:], generator=torch.Generator().manual_seed(3))
 
     def graph(action="before"):
-        model = with_lora(world.model, adapter, 0.7)
+        model = with_lora(world.model, lora, 0.7)
         model = acting(world, model) if action == "before" else model
         model = EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]
         model = acting(world, model) if action == "after" else model
@@ -144,3 +144,49 @@ def test_samplers_have_colours_for_a_preview(world):
     picture = torch.from_numpy(np.array(previewer.decode_latent_to_preview(latent))) / 255
     mean = torch.from_numpy(shipped.example("jump").image).mean((0, 1))
     assert (picture.mean((0, 1)) - mean).abs().max() < 0.1
+
+
+def long_video(world, retained: str) -> np.ndarray:
+    """65 frames, 17 latent frames in windows of 5 that overlap by 2."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+
+    noise = torch.randn(1, 17, *world.noise.shape[2:], generator=torch.Generator().manual_seed(3))
+    windows = ContextWindowsManualNode.execute(
+        acting(world), 5, 2, "standard_static", 1, False, "pyramid", 2, False, retained
+    ).args[0]
+    with torch.inference_mode():
+        return world.vae.decode(run(world, windows, noise))[0].numpy()
+
+
+def test_a_long_video_in_windows_keeps_its_subject_where_each_window_sees_the_picture(world):
+    def drifts(frames):
+        """How far the subject's colour is from the picture's in each stretch of 13 frames."""
+        return [measure.measure_identity(part, world.scene).colour for part in np.split(frames, 5)]
+
+    kept, lost = drifts(long_video(world, "0")), drifts(long_video(world, ""))
+    assert max(kept) < 0.1
+    assert max(lost) > 0.4
+
+
+def test_an_action_that_was_just_trained_on_our_base_runs_natively(world, tmp_path):
+    from flexiact_pack.nodes.native_action import with_action
+
+    from flexiact_core.cogvideox.encodings import encode_clips
+    from flexiact_core.cogvideox.loading import load_base
+    from flexiact_core.cogvideox.sampling import make_scheduler
+    from flexiact_core.flexiact.fae import FAE, load_fae, save_fae
+    from flexiact_core.flexiact.fit import TOKENS, fit_fae
+    from flexiact_core.flexiact.transfer import transfer_action
+
+    base, reference = world.base, torch.from_numpy(shipped.example("slide").reference)
+    clips = encode_clips(base.vae, [reference], *(embeds.clone() for embeds in world.embeds), CPU)
+    scheduler = make_scheduler(base.scheduler_config, "DDIM")
+    # Of its own: the other was made where nothing can be learned.
+    learner = load_base(shipped.base_folder(), shipped.base_folder(), torch.float32).transformer
+    state = fit_fae(learner, scheduler, clips, steps=3, learning_rate=0.05, seed=0, device=CPU)
+    save_fae(FAE(state.parameters[TOKENS].detach(), "slide"), tmp_path / "slide.safetensors")
+    faes = ((load_fae(tmp_path / "slide.safetensors"), 1.0),)
+    own = transfer_action(base, world.posterior, *world.embeds, world.run, faes=faes, bias=MotionBias())
+    found = run(world, with_action(world.model, faes, MotionBias())).movedim(1, 2) * world.scale
+    torch.testing.assert_close(found, own, rtol=0, atol=1e-4)
+    assert (found - run(world, world.model).movedim(1, 2) * world.scale).abs().max() > 0.1
