@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from . import act_vae, amg, cogvideox, flexiact, native
+from .acceleration import FlexiActAcceleration
 from .act_vae import LoadACTVAE, MeasurePoses, PredictActionPoses
 from .act_vae_images import CompareACTVAERow, PoseToImage
 from .act_vae_training import TrainACTVAE
@@ -10,7 +11,7 @@ from .amg import AMGSampler, LoadAMG, LoadAMGDemoFolder
 from .amg_training import SaveAMGAdapter, TrainAMG
 from .avatars import PlaceAvatar, RenderAvatars
 from .checks import check_inputs
-from .cogvideox import FlexiActAcceleration, LoadCogVideoXI2V
+from .cogvideox import LoadCogVideoXI2V
 from .dynamictrl import DynamiCtrlSampler
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
 from .flexiact_clips import LoadReleasedAction, PrepareActionClips

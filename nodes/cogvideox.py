@@ -1,15 +1,20 @@
-"""The base's nodes: loading it, and what makes it sample faster."""
+"""The base's node: loading it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from ..flexiact_core.file_lists import mentions, walk_files
-from . import inputs
+from . import cards, inputs
+from .cards import AS_STORED, FLOAT8_FAST
 from .host import folders, memory, progress
-from .sockets import AccelerationSocket, BaseModel, CogVideoXI2VSocket, RunAcceleration
+from .sockets import BaseModel, CogVideoXI2VSocket
+
+if TYPE_CHECKING:
+    from ..flexiact_core.cogvideox.cards import Plan
 
 BASES = folders.ModelFolder(
     "CogVideo", "hf download zai-org/CogVideoX-5b-I2V --local-dir {folder}/CogVideoX-5b-I2V", "the base"
@@ -20,7 +25,6 @@ VAES = folders.ModelFolder("vae")
 
 SAME_FOLDER = "auto"
 FROM_COMPONENTS = "from components"
-AS_STORED, FLOAT8_FAST = "as stored", "float8_fast"
 
 
 class LoadCogVideoXI2V(io.ComfyNode):
@@ -55,19 +59,7 @@ class LoadCogVideoXI2V(io.ComfyNode):
                 inputs.dtype(
                     "fp32 needs twice the memory. float8 weights in a file stay float8 and are cast when used."
                 ),
-                io.Combo.Input(
-                    "weights",
-                    options=[AS_STORED, "float8", FLOAT8_FAST],
-                    default=AS_STORED,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "How the transformer's large matrices are kept in memory. as stored: 16 bits each for the "
-                        "released base. float8: 8 bits, half the memory; rounding changes the video a little, and "
-                        "RefAdapter then runs beside the weights. float8_fast: also multiplies in 8 bits while "
-                        "sampling, faster on cards that can (RTX 40 and newer); changes the video more."
-                    ),
-                ),
+                cards.weights(),
                 io.Combo.Input(
                     "text_encoder",
                     options=[FROM_COMPONENTS, *find_text_encoders()],
@@ -90,6 +82,7 @@ class LoadCogVideoXI2V(io.ComfyNode):
                         "components' own, which is then not needed."
                     ),
                 ),
+                *cards.card_inputs(),
             ],
             outputs=[
                 CogVideoXI2VSocket.Output(
@@ -116,111 +109,24 @@ class LoadCogVideoXI2V(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, components, dtype, weights=AS_STORED, text_encoder=FROM_COMPONENTS, vae=FROM_COMPONENTS
-    ) -> io.NodeOutput:
+        cls, model, components, dtype, weights=AS_STORED, text_encoder=FROM_COMPONENTS, vae=FROM_COMPONENTS,
+        card=cards.LARGE, tiles=cards.AUTO, offload=cards.AUTO,
+    ) -> io.NodeOutput:  # fmt: skip
         from ..flexiact_core.cogvideox.loading import load_base
 
+        plan = cards.choose_plan(card, weights, tiles, offload)
         source, files = base_path(model), part_files(text_encoder, vae)
         with memory.normal_tensors():
             base = load_base(
                 source,
                 components_of(source, components, files),
                 memory.compute_dtype(dtype),
-                keep_float8=weights != AS_STORED,
+                keep_float8=plan.float8,
                 vocabulary=folders.t5_vocabulary(),
                 free_bytes=memory.free_ram_bytes(),
                 **files,
             )
-        return io.NodeOutput(to_base_model(base, float8_products=weights == FLOAT8_FAST))
-
-
-class FlexiActAcceleration(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        from ..flexiact_core.cogvideox.acceleration import STEP_CACHES
-        from ..flexiact_core.kernels import KERNEL_NAMES
-
-        return io.Schema(
-            node_id="FlexiActAcceleration",
-            display_name="FlexiAct Acceleration",
-            category="FlexiAct",
-            description=(
-                "Ways for FlexiAct Sampler to save time. The result differs from the exact one in rounding only, "
-                "unless a step cache or attention 'sage' is chosen."
-            ),
-            search_aliases=["flexiact speed", "teacache", "first block cache", "taylorseer", "torch compile", "sage"],
-            inputs=[
-                io.Boolean.Input(
-                    "merge_adapter",
-                    default=True,
-                    tooltip=(
-                        "On: RefAdapter is added to the weights while sampling and costs no time; they come back bit "
-                        "for bit. Off: it is computed beside them in every layer, as always with float8 weights."
-                    ),
-                ),
-                io.Float.Input(
-                    "threshold",
-                    default=0.1,
-                    min=0.0,
-                    max=0.95,
-                    step=0.01,
-                    tooltip=(
-                        "For step_cache first_block: a step is reused where the first layer's change differs by less "
-                        "than this fraction from the last full step's. 0: no step is reused. High: fast, less like the "
-                        "exact result."
-                    ),
-                ),
-                io.Int.Input(
-                    "interval",
-                    default=3,
-                    min=1,
-                    max=10,
-                    tooltip=(
-                        "For step_cache taylor: one of so many steps is computed, after the first three. 1: every "
-                        "step. High: fast, less like the exact result."
-                    ),
-                ),
-                io.Boolean.Input(
-                    "compiled",
-                    default=False,
-                    tooltip=(
-                        "Compiles the repeated layer with torch.compile: a wait of up to minutes before the first step "
-                        "of a new size, none after it. Needs a compiler that torch can use (Triton on a GPU)."
-                    ),
-                ),
-                io.Combo.Input(
-                    "step_cache",
-                    options=list(STEP_CACHES),
-                    default="off",
-                    tooltip=(
-                        "off: every step in full. first_block: reuses a step where the first layer hardly changed. "
-                        "taylor: computes one step in 'interval' and extrapolates between. Both change the result. "
-                        "On the small world, 50 steps of DPM, taylor at 3 was 2.2 times as fast, 49 dB from the exact "
-                        "video, at 5 2.9 times, 43 dB; first_block at 0.2 1.9 times, 46 dB."
-                    ),
-                ),
-                io.Combo.Input(
-                    "attention",
-                    options=list(KERNEL_NAMES),
-                    default="auto",
-                    tooltip=(
-                        "The attention kernel. auto: torch's own choice, best in most cases. flash, cudnn, efficient: "
-                        "torch's others, the same but for rounding. math: the reference, slow, and its memory grows "
-                        "with the square of the number of tokens. sage: SageAttention 2, where it is installed: "
-                        "faster, compares in 8 bits and changes the result a little."
-                    ),
-                ),
-            ],
-            outputs=[AccelerationSocket.Output(display_name="acceleration", tooltip="For FlexiAct Sampler.")],
-        )
-
-    @classmethod
-    def execute(cls, merge_adapter, threshold, interval, compiled, step_cache, attention) -> io.NodeOutput:
-        from ..flexiact_core.cogvideox.acceleration import Acceleration
-
-        return io.NodeOutput(
-            RunAcceleration(Acceleration(step_cache, threshold, interval, compiled, attention), merge_adapter)
-        )
+        return io.NodeOutput(to_base_model(base, plan, float8_products=weights == FLOAT8_FAST))
 
 
 def find_bases() -> dict[str, Path]:
@@ -275,15 +181,19 @@ def base_config(name: str) -> dict:
         return {}
 
 
-def to_base_model(base, float8_products: bool = False) -> BaseModel:
+def to_base_model(base, plan: Plan | None = None, float8_products: bool = False) -> BaseModel:
     """The socket value of a loaded base: each part in a patcher, through which ComfyUI loads and frees it.
 
-    With float8_products, matrices of the transformer that are stored in float8 are multiplied in float8 while
-    sampling, where that is possible; where not, it is said.
+    plan is how it takes its place on the card; None: as on a large one. With float8_products, matrices of the
+    transformer that are stored in float8 are multiplied in float8 while sampling, where that is possible; where not,
+    it is said.
     """
     import comfy.model_management as devices
     import comfy.ops
 
+    from ..flexiact_core.cogvideox.cards import Plan
+
+    plan = plan or Plan()
     gpu = devices.get_torch_device()
     model = BaseModel(
         base=base,
@@ -294,14 +204,23 @@ def to_base_model(base, float8_products: bool = False) -> BaseModel:
             devices.unet_offload_device(),
             float8_products and base.dtype.itemsize == 2,
             files=base.files,
+            leaves=plan.leaves,
         ),
         text_encoder=memory.to_patcher(
             base.text_encoder,
             devices.text_encoder_device(),
             devices.text_encoder_offload_device(),
             files=base.files,
+            leaves=plan.leaves,
         ),
-        vae=memory.to_patcher(base.vae, devices.vae_device(), devices.vae_offload_device(), files=base.files),
+        vae=memory.to_patcher(
+            base.vae,
+            devices.vae_device(),
+            devices.vae_offload_device(),
+            files=base.files,
+            leaves=plan.leaves,
+        ),
+        plan=plan,
     )
     if float8_products and not any(isinstance(layer, comfy.ops.fp8_ops.Linear) for layer in base.transformer.modules()):
         progress.say(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .host import encodings, memory, progress
-from .sampling import complete_run, sample_video, used_prompts
+from .sampling import acceleration_of, complete_run, sample_video, used_prompts
 from .sockets import BaseModel, RunAcceleration, WeightedFAEs
 
 
@@ -46,12 +46,11 @@ def perform_poses(
 
     Numbers that are 0 are the base's own.
     """
-    from ..flexiact_core.cogvideox.acceleration import EXACT
     from ..flexiact_core.dynamictrl.frames import most_frames, plan_frames
     from ..flexiact_core.dynamictrl.pose_norm import check_takes_poses
 
     check_takes_poses(model.base.transformer)
-    run = (acceleration or RunAcceleration(EXACT)).run
+    run = acceleration_of(model, acceleration).run
     own = complete_run(model, width=width, height=height, steps=steps, cfg=cfg, num_frames=0)
     width, height, steps, cfg = (own[name] for name in ("width", "height", "steps", "cfg"))
     num_frames = num_frames or most_frames(own["num_frames"], frame_rule)

@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .host import memory, progress
-from .sampling import sample_video, used_prompts
+from .sampling import acceleration_of, sample_video, used_prompts
 from .sockets import BaseModel, RunAcceleration, WeightedFAEs
 
 
@@ -47,14 +47,13 @@ def perform_action(
     prompts are the prompt and the negative one; settings are cfg, scheduler and seed, as Run has them.
     Raises FileError if an action is of another base, before anything is loaded.
     """
-    from ..flexiact_core.cogvideox.acceleration import EXACT
     from ..flexiact_core.cogvideox.sampling import Run
     from ..flexiact_core.flexiact.fae import check_fae
     from ..flexiact_core.flexiact.transfer import transfer_action
 
     for fae, _ in faes:
         check_fae(fae, model.base.transformer)
-    acceleration = acceleration or RunAcceleration(EXACT)
+    acceleration = acceleration_of(model, acceleration)
     transformer, adapters = sampling_transformer(model, acceleration.merge_adapters)
 
     def compute(posterior, *embeds, device, on_step):

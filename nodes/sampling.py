@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .host import encodings, memory, progress
-from .sockets import BaseModel
+from .sockets import BaseModel, RunAcceleration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +74,13 @@ def sample_video(
     return decode(model, latents, (num_frames, *picture.shape[1:3]))
 
 
+def acceleration_of(model: BaseModel, asked: RunAcceleration | None) -> RunAcceleration:
+    """How a run saves time: as asked for by FlexiAct Acceleration, else as the base's card says."""
+    from ..flexiact_core.cogvideox.acceleration import EXACT
+
+    return asked or RunAcceleration(model.plan.acceleration if model.plan else EXACT)
+
+
 def used_prompts(prompt: str, negative_prompt: str, cfg: float) -> tuple[str, str]:
     """The prompts to encode: at cfg 1 the negative one has no effect, and the prompt stands for it at no cost."""
     return (prompt, prompt) if cfg == 1 else (prompt, negative_prompt)
@@ -85,9 +92,10 @@ def decode(model: BaseModel, latents: Tensor, size: tuple[int, int, int]) -> Ten
     from ..flexiact_core.cogvideox.model import decode_latents
     from ..flexiact_core.video import to_frames
 
-    with memory.on_device(model.vae, decode_bytes(model.base, *size)) as device:
+    tile_px = (model.plan and model.plan.tile_px) or model.base.family.tile_px
+    with memory.on_device(model.vae, decode_bytes(model.base, *size, tile_px)) as device:
         on_part = progress.LongCall("Decoding the frames")
-        return to_frames(decode_latents(model.base.vae, latents, device, model.base.family.tile_px, on_part)).cpu()
+        return to_frames(decode_latents(model.base.vae, latents, device, tile_px, on_part)).cpu()
 
 
 def _show_steps(model: BaseModel, picture: Tensor, posterior: Posterior, steps: int) -> Callable[[int, Tensor], None]:

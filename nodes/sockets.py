@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ..flexiact_core.amg.model import AMG
     from ..flexiact_core.cogvideox.acceleration import Acceleration
+    from ..flexiact_core.cogvideox.cards import Plan
     from ..flexiact_core.cogvideox.encodings import Clips
     from ..flexiact_core.cogvideox.model import CogVideoXI2V, Posterior
     from ..flexiact_core.flexiact.fae import FAE
@@ -23,6 +24,7 @@ class BaseModel:
     """What flows through COGVIDEOX_I2V: the base, ComfyUI's patchers that own its memory, and adapters to apply.
 
     Each adapter comes with its weight. What it is, is the business of the system that put it there and applies it.
+    plan is how the base takes its place on the card, and how a run saves time that does not say it otherwise.
     """
 
     base: CogVideoXI2V
@@ -30,6 +32,7 @@ class BaseModel:
     text_encoder: ModelPatcher
     vae: ModelPatcher
     adapters: tuple[tuple[Any, float], ...] = ()
+    plan: Plan | None = None
 
     def with_adapter(self, adapter: Any, weight: float) -> BaseModel:
         """A new value with one adapter more; this one is left as it is."""

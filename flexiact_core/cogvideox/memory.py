@@ -59,9 +59,14 @@ def encode_bytes(base: CogVideoXI2V, num_frames: int, height_px: int, width_px: 
     return (20 + 6 * min(num_frames, 12)) * height_px * width_px * _widest_layer(base)
 
 
-def decode_bytes(base: CogVideoXI2V, num_frames: int, height_px: int, width_px: int) -> int:
-    """An estimate of what decoding frames needs beside the weights: the layers of one tile, and the video twice."""
-    tile_height, tile_width = base.family.tile_px
+def decode_bytes(
+    base: CogVideoXI2V, num_frames: int, height_px: int, width_px: int, tile_px: tuple[int, int] | None = None
+) -> int:
+    """An estimate of what decoding frames needs beside the weights: the layers of one tile, and the video twice.
+
+    tile_px is the height and width of a tile, the family's if not given.
+    """
+    tile_height, tile_width = tile_px or base.family.tile_px
     tile = min(height_px, tile_height) * min(width_px, tile_width)
     video = 3 * num_frames * height_px * width_px * base.dtype.itemsize
     return 200 * tile * _widest_layer(base) + 2 * video

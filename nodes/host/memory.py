@@ -34,11 +34,22 @@ def free_ram_bytes() -> int:
     return memory.get_free_memory(torch.device("cpu"))
 
 
-def to_patcher(module, load_device, offload_device, float8_products: bool = False, files=()):
+def card_bytes() -> int | None:
+    """How much memory the graphics card has; None where ComfyUI computes without one."""
+    import comfy.model_management as memory
+
+    device = memory.get_torch_device()
+    return None if memory.is_device_cpu(device) else int(memory.get_total_memory(device))
+
+
+def to_patcher(
+    module, load_device, offload_device, float8_products: bool = False, files=(), leaves: bool = False
+):  # fmt: skip
     """ComfyUI's owner of a module's memory, which loads it, in parts where room is short, and frees it.
 
     files are stamps of large files that hold its weights still: they are looked at before each run.
     With float8_products, matrices stored in float8 are multiplied in float8 while sampling, where that is possible.
+    leaves: whether it leaves the device at the end of on_device().
     """
     import comfy.model_patcher
     import torch
@@ -46,7 +57,7 @@ def to_patcher(module, load_device, offload_device, float8_products: bool = Fals
     _make_castable(module, load_device, float8_products)
     # A diffusers module's `device` cannot be set, and ComfyUI sets it: so it rides in a plain one.
     holder = torch.nn.ModuleDict({HELD_AS: module})
-    holder.flexiact_files = tuple(files)
+    holder.flexiact_files, holder.flexiact_leaves = tuple(files), leaves
     return comfy.model_patcher.CoreModelPatcher(holder, load_device=load_device, offload_device=offload_device)
 
 
@@ -86,7 +97,11 @@ def on_device(patcher, activation_bytes: int) -> Iterator:
     _check_files(patcher)
     with normal_tensors():
         memory.load_models_gpu([patcher], memory_required=activation_bytes)
-        yield patcher.load_device
+        try:
+            yield patcher.load_device
+        finally:
+            if getattr(patcher.model, "flexiact_leaves", False):
+                memory.unload_model_and_clones(patcher)
 
 
 @contextmanager

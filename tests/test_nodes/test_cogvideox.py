@@ -218,7 +218,7 @@ def sample():
 def test_an_acceleration_is_what_its_widgets_say():
     from flexiact_core.cogvideox.acceleration import Acceleration
 
-    (run,) = cogvideox.FlexiActAcceleration.execute(False, 0.2, 5, True, "taylor", "math").args
+    (run,) = nodes.FlexiActAcceleration.execute(False, 0.2, 5, True, "taylor", "math").args
     assert run.run == Acceleration("taylor", threshold=0.2, interval=5, compiled=True, attention="math")
     assert run.merge_adapters is False
 
