@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .decoding import decode, open_media
+from .decoding import check_has_decoder, decode, open_media
 
 # Time stamps of sound are rounded; what is missing longer is damage, and longest, a clock that was set anew.
 LEAST_GAP_SECONDS, MOST_GAP_SECONDS = 0.05, 10
@@ -39,10 +39,11 @@ def read_sound(
     """
     import av
 
-    with open_media(source, "its sound") as (_, container):
+    with open_media(source, "its sound") as (name, container):
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
+        check_has_decoder(name, stream)
         rate, layout = stream.codec_context.sample_rate, stream.codec_context.layout.name
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
         first = round(start * rate)

@@ -45,15 +45,19 @@ def open_media(source: Path | str | BytesIO, what: str = "this video") -> Iterat
         with nullcontext(source) if in_memory else Path(source).open("rb") as file:
             file.seek(0)
             # An opened file, and no protocol: what calls itself a video and is a list of addresses opens none of them.
-            with av.open(file, options={"protocol_whitelist": "none"}) as container:
+            # Titles in other alphabets may be in no UTF-8.
+            with av.open(file, options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
                 yield name, container
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, UnicodeError, ArithmeticError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise FileError(f"{name}: {what} cannot be read ({reason}). Choose or encode it again.") from error
 
 
 def pick_video(name: str, container):
-    """The stream of a container that a player shows. Raises FileError if there is none, SettingError for huge ones."""
+    """The stream of a container that a player shows.
+
+    Raises FileError if there is none, or one of a kind that cannot be decoded, SettingError for huge ones.
+    """
     from av.stream import Disposition
 
     pictures = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -62,9 +66,16 @@ def pick_video(name: str, container):
         found = "only sound with a cover" if container.streams.video else "only sound"
         raise FileError(f"{name}: no video in it, {found}. Choose a video.")
     stream = next((stream for stream in videos if stream.disposition & Disposition.default), videos[0])
+    check_has_decoder(name, stream)
     check_source_size(stream.width, stream.height)
     stream.thread_type = "AUTO"
     return stream
+
+
+def check_has_decoder(name: str, stream) -> None:
+    """Passes if a stream can be decoded. Raises FileError otherwise."""
+    if stream.codec_context is None:
+        raise FileError(f"{name}: its {stream.type} is of a kind that is not decoded here. Encode it as H.264 and AAC.")
 
 
 def decode(container, stream, note: Note, on_packet: Callable[[], None]) -> Iterator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,24 @@ def read_picture(path: Path) -> Tensor:
 
     Raises FileError if it is not there, cannot be read, or is too large.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    pixels = _read(path, ImageOps.exif_transpose)
+    return lay_over_white(pixels[None, ..., :3], 1 - pixels[None, ..., 3])
+
+
+def read_stored_picture(path: Path) -> Tensor:
+    """A picture file (H, W, 3) in 0..1 as it is stored, not turned, transparent parts over black; the first frame.
+
+    For files of data sets, whose joints and boxes count stored pixels. Raises FileError as read_picture().
+    """
+    pixels = _read(path, lambda picture: picture)
+    return pixels[..., :3] * pixels[..., 3:]
+
+
+def _read(path: Path, turn: Callable) -> Tensor:
+    # (H, W, 4): red, green, blue, opacity.
+    from PIL import Image
 
     path = Path(path)
     if not path.is_file():
@@ -28,14 +46,12 @@ def read_picture(path: Path) -> Tensor:
     try:
         with Image.open(path) as picture:
             _check_size(path, *picture.size)
-            pixels = _to_array(ImageOps.exif_transpose(picture))
+            return torch.from_numpy(_to_array(turn(picture)))
     except FileError:
         raise
     except Exception as error:  # Pillow's readers raise many kinds for damaged files
         reason = type(error).__name__
         raise FileError(f"{path.name}: this picture cannot be read ({reason}). Save it again.") from error
-    colour, opacity = torch.from_numpy(pixels[None, ..., :3]), torch.from_numpy(pixels[None, ..., 3])
-    return lay_over_white(colour, 1 - opacity)
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

@@ -13,16 +13,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..downloads import existing_file
 from ..errors import FileError, ShapeError, why
 from ..poses.keypoints import read_openpose
 from ..poses.people import choose_person
 from ..poses.sequence import to_layout
 from ..poses.skeletons import PENN13
 from .letterbox import HIGHEST, grow_box, person_box, to_box
+from .mat_file import read_mat
 from .model import NUM_JOINTS, POSE_WIDTH, RELEASED_STEPS
 from .released_list import read_rows
 from .source import complete_pose
 
+# A frame of one person, with hands and face, takes about 4 kB as text.
+MAX_POSES_BYTES = 64_000_000
 # Border of the box around the first pose, as a share of its longer side, where the data names no box.
 MARGIN = 0.35
 STILL_PX = 1e-3
@@ -133,23 +137,10 @@ def _from_list(path: Path) -> PoseClips:
 
 def _from_labels(folder: Path, names: Sequence[str], steps: int, stride: int) -> PoseClips:
     """Penn Action's labels: NNNN.mat with action, x, y and visibility (F, 13), bbox (F, 4)."""
-    from scipy.io import loadmat
-
     found: list[tuple[str, str, Tensor]] = []
     unmarked = short = 0
     for path in sorted(folder.glob("*.mat")):
-        try:
-            content = loadmat(path, squeeze_me=True)
-            action = str(content["action"])
-            points = torch.stack([torch.as_tensor(content[key].astype("float32")) for key in ("x", "y")], dim=-1)
-            boxes = torch.as_tensor(content["bbox"].astype("float32"))
-        except Exception as error:
-            # What scipy raises for a damaged file is any of a dozen things.
-            raise FileError(
-                f"{path.name}: no label of Penn Action ({why(error)}). Take it out of the folder."
-            ) from error
-        if points.ndim != 3 or points.shape[1] != NUM_JOINTS or boxes.shape != (len(points), 4):
-            raise FileError(f"{path.name}: x and y of {NUM_JOINTS} joints and a box in each frame are expected.")
+        action, points, boxes = _read_label(path)
         if names and action not in names:
             continue
         windows = list(_windows(len(points), steps, stride))
@@ -164,6 +155,19 @@ def _from_labels(folder: Path, names: Sequence[str], steps: int, stride: int) ->
             found.append((action, path.stem, to_box(clip, around).flatten(1)))
     notes = [f"{unmarked} clips with a joint outside the picture left out"] if unmarked else []
     return _gathered(found, names, 0.1, notes + _short(short, steps, stride), steps)
+
+
+def _read_label(path: Path) -> tuple[str, Tensor, Tensor]:
+    """The action of a label, the joints (F, 13, 2) and boxes (F, 4) of its frames, in pixels."""
+    content = read_mat(path)
+    action, *tables = (content.get(key) for key in ("action", "x", "y", "bbox"))
+    if not isinstance(action, str) or any(table is None or isinstance(table, str) for table in tables):
+        raise FileError(f"{path.name}: no label of Penn Action (action, x, y, bbox). Take it out of the folder.")
+    x, y, boxes = (torch.from_numpy(table).float() for table in tables)
+    fits = x.shape == y.shape and x.ndim == 2 and x.shape[1] == NUM_JOINTS and boxes.shape == (len(x), 4)
+    if not fits or not all(torch.isfinite(table).all() for table in (x, y, boxes)):
+        raise FileError(f"{path.name}: x and y of {NUM_JOINTS} joints and a box in each frame are expected.")
+    return action, torch.stack([x, y], dim=-1), boxes
 
 
 def _from_poses(folder: Path, names: Sequence[str], steps: int, stride: int) -> PoseClips:
@@ -190,9 +194,11 @@ def _from_poses(folder: Path, names: Sequence[str], steps: int, stride: int) -> 
 
 def _read_video(path: Path) -> tuple[Tensor, int]:
     """The joints (F, 13, 2) of the largest person of a file, NaN in frames that lack too many; how many those are."""
+    if existing_file(path).stat().st_size > MAX_POSES_BYTES:
+        raise FileError(f"{path.name}: poses of more than {MAX_POSES_BYTES // 10**6} MB are not read. Split the video.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"{path.name}: this is no JSON text ({why(error)}). Save the POSE_KEYPOINT again.") from error
     poses = to_layout(choose_person(read_openpose(content, 1.0, path.name)), PENN13)
     points = torch.full((poses.num_frames, NUM_JOINTS, 2), torch.nan)

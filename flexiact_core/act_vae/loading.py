@@ -210,7 +210,7 @@ def _named_in(about: Mapping[str, str]) -> tuple[str, ...]:
     """The actions that a file's metadata names. Raises FileError if they are no list."""
     try:
         names = json.loads(about.get("actions", "[]"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(
             f"actions: no list of names ({why(error)}). Get the file again from where it is from."
         ) from error

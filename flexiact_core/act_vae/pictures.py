@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import FileError, ShapeError, why
+from ..errors import ShapeError
+from ..picture_files import read_stored_picture
 from .letterbox import to_box
 from .pose_to_image import SIDE_PX
 from .released_list import ListRow, find_image
@@ -66,7 +67,7 @@ def to_frames(pictures: Tensor) -> Tensor:
 
 def read_clip(row: ListRow, root: Path, side: int = SIDE_PX) -> PictureClip:
     """A list's row with its pictures, which lie under `root`. Raises FileError if one is missing or unreadable."""
-    images = [_read_image(find_image(root, listed)) for listed in row.images]
+    images = [read_stored_picture(find_image(root, listed)) for listed in row.images]
     height, width = images[0].shape[:2]
     # As released, the box ends on the picture's last pixel.
     box = torch.minimum(row.box.clamp(min=0), row.box.new_tensor([width - 1, height - 1] * 2))
@@ -81,14 +82,3 @@ def _mask(person: Tensor, box: Tensor, side: int) -> Tensor:
     mask = torch.zeros(1, side, side)
     mask[:, top:bottom, left:right] = 1
     return mask
-
-
-def _read_image(path: Path) -> Tensor:
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            return torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
-    except OSError as error:
-        raise FileError(f"{path.name}: this picture cannot be read ({why(error)}). Save it again.") from error

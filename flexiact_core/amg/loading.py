@@ -96,7 +96,7 @@ def build_unet(
         base[CONV_IN[0]] = widen(base[CONV_IN[0]])
         config |= {"in_channels": INPUT_CHANNELS}
         shapes[CONV_IN[0]] = tuple(base[CONV_IN[0]].shape)
-    unet = empty_unet(config)
+    unet = empty_unet(config, name)
     expected = {key: tuple(value.shape) for key, value in unet.state_dict().items()}
     if lora:
         rank = min(min(shapes[key]) for key in lora)

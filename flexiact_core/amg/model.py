@@ -6,7 +6,7 @@ Shape letters: C channels, r rank. A LoRA matrix has peft's name: 'X.to_q.lora_A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError
-from ..modules import add_lora, share_weights
+from ..modules import add_lora, make_empty, share_weights
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet3DConditionModel
@@ -82,7 +82,7 @@ def describe_unet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
             f"no video UNet of ModelScope's kind in it (keys begin with {prefixes}). AMG needs "
             "non_ema_0640000.pth, or a ModelScope text-to-video base."
         )
-    levels = range(1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("down_blocks.")))
+    levels = range(count_numbered(shapes, "down_blocks."))
     attends = [f"down_blocks.{level}.attentions.0.norm.weight" in shapes for level in levels]
     return {
         "in_channels": first[1],
@@ -97,12 +97,22 @@ def describe_unet(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     }
 
 
-def empty_unet(config: Mapping[str, Any]):
-    """A UNet of this config without weights."""
+def count_numbered(keys: Iterable[str], before: str) -> int:
+    """How many numbers follow `before` in keys such as down_blocks.0.x: 1 more than the last, if none is left out.
+
+    Raises ValueError if one is no number or left out: a single key must not ask for a table of millions.
+    """
+    numbers = {int(key[len(before) :].split(".")[0]) for key in keys if key.startswith(before)}
+    if numbers != set(range(len(numbers))):
+        raise ValueError(f"{before}: numbers are left out")
+    return len(numbers)
+
+
+def empty_unet(config: Mapping[str, Any], name: str = "AMG"):
+    """A UNet of this config without weights. Raises FileError, with the name, if it is no config of one."""
     from diffusers import UNet3DConditionModel
 
-    with torch.device("meta"):
-        return UNet3DConditionModel.from_config(dict(config))
+    return make_empty(f"{name}/unet", lambda: UNet3DConditionModel.from_config(dict(config)))
 
 
 def lora_shapes(unet, rank: int) -> dict[str, tuple[int, int]]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..downloads import existing_file
 from ..errors import FileError, why
 from ..model_folders import read_config, weight_files_of
 from ..modules import make_empty
 from ..weight_files import check_keys, open_safetensors, read_tensors
-from .model import LATENT_CHANNELS
+from .model import LATENT_CHANNELS, count_numbered
 
 TEXT_PREFIX, VAE_PREFIX = "cond_stage_model.model.", "first_stage_model."
 PARTS = ("text_encoder", "tokenizer", "vae")
+# Files of CLIP's tokenizer, of which one set is enough.
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 NEEDED = "AMG needs those of Stable Diffusion 2.1 (text of width 1024, VAE of 4 channels)."
 
 _OPEN_CLIP = {
@@ -57,18 +61,25 @@ def load_parts(source: Path, dtype: torch.dtype, tokenizer_folder: Path | None =
         text, vae = read_prefixed(source, TEXT_PREFIX), read_prefixed(source, VAE_PREFIX)
         if not (text and vae):
             raise FileError(f"{source.name}: no text encoder and VAE of Stable Diffusion 2.x in it. {NEEDED}")
-        text, config = from_open_clip(text)
-        vae, vae_config = from_ldm_vae(vae)
+        text, config = _converted(source.name, lambda: from_open_clip(text))
+        vae, vae_config = _converted(source.name, lambda: from_ldm_vae(vae))
     # What is quick to load, and so quick to fail, comes first.
     tokenizer = load_tokenizer(tokenizer_folder)
     vae = build_vae(source.name, vae, vae_config, dtype)
-    return build_text_encoder(source.name, text, config, dtype), tokenizer, vae
+    text_encoder = build_text_encoder(source.name, text, config, dtype)
+    if len(tokenizer) > text_encoder.config.vocab_size:
+        raise FileError(
+            f"{Path(tokenizer_folder).parent.name}/tokenizer: {len(tokenizer)} pieces, and the text encoder knows "
+            f"{text_encoder.config.vocab_size}. Choose the components of one model."
+        )
+    return text_encoder, tokenizer, vae
 
 
 def build_text_encoder(name: str, state: Mapping[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype):
     """transformers' CLIPTextModel with these weights. Raises FileError if keys or shapes are wrong."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    _check_layers(name, config, "num_hidden_layers", len(state))
     encoder = make_empty(f"{name}/text_encoder", lambda: CLIPTextModel(CLIPTextConfig.from_dict(dict(config))))
     expected = {key: tuple(value.shape) for key, value in encoder.state_dict().items()}
     # transformers 5 dropped the outer name that files still have.
@@ -90,6 +101,7 @@ def build_vae(name: str, state: Mapping[str, Tensor], config: Mapping[str, Any],
     channels = config.get("latent_channels")
     if channels != LATENT_CHANNELS:
         raise FileError(f"{name}: its VAE has {channels} latent channels, {LATENT_CHANNELS} needed. {NEEDED}")
+    _check_layers(name, config, "layers_per_block", len(state))
     vae = make_empty(f"{name}/vae", lambda: AutoencoderKL.from_config(dict(config)))
     check_keys(
         f"{name}/vae", _shapes(state), {key: tuple(value.shape) for key, value in vae.state_dict().items()}, NEEDED
@@ -102,7 +114,7 @@ def from_open_clip(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict
     """Weights and config of a CLIPTextModel from OpenCLIP's text tower, without its last layer: the release reads
     the one before it.
     """
-    layers = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("transformer.resblocks."))
+    layers = count_numbered(state, "transformer.resblocks.")
     ours = {new: state[old] for old, new in _OPEN_CLIP.items()}
     for layer in range(layers - 1):
         old, new = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
@@ -126,7 +138,7 @@ def from_ldm_vae(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     """Weights and config of an AutoencoderKL from a checkpoint's VAE, whose names are those of its authors."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    levels = 1 + max(int(key.split(".")[2]) for key in state if key.startswith("encoder.down."))
+    levels = count_numbered(state, "encoder.down.")
     config = {
         "latent_channels": state["post_quant_conv.weight"].shape[0],
         "block_out_channels": tuple(len(state[f"encoder.down.{at}.block.0.conv1.bias"]) for at in range(levels)),
@@ -160,17 +172,41 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def load_tokenizer(folder: Path | None):
-    """The CLIP tokenizer of a folder. Raises FileError if there is none."""
+    """The CLIP tokenizer of a folder. Raises FileError if there is none, or its vocabulary is missing."""
     from transformers import AutoTokenizer
 
     if folder is None:
         raise FileError("tokenizer: a single checkpoint brings none. Choose a diffusers folder, or connect CLIP.")
+    folder = Path(folder)
+    name = f"{folder.parent.name}/tokenizer"
+    # Without these files transformers makes a tokenizer to which every word is unknown.
+    there = next((files for files in VOCABULARIES if any(os.path.lexists(folder / file) for file in files)), ())
+    if not there:
+        raise FileError(f"{name}: no vocabulary in it (vocab.json and merges.txt). Download the folder again.")
+    for file in there:
+        existing_file(folder / file, f"{name}/{file}")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise FileError(
-            f"{Path(folder).parent.name}/tokenizer: could not be loaded ({why(error)}). Download the folder again."
-        ) from error
+        raise FileError(f"{name}: could not be loaded ({why(error)}). Download the folder again.") from error
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise FileError(f"{name}: it knows no begin and end of a prompt, as CLIP's does. Download the folder again.")
+    return tokenizer
+
+
+def _converted(name: str, convert: Callable[[], tuple]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    # The tables of keys hold for whole parts only; what is left out, or of another shape, ends in any of many errors.
+    try:
+        return convert()
+    except Exception as error:
+        raise FileError(f"{name}: not the whole text encoder and VAE of Stable Diffusion 2.x. {NEEDED}") from error
+
+
+def _check_layers(name: str, config: Mapping[str, Any], field: str, num_tensors: int) -> None:
+    # A config of more layers than there are tensors would only build without end.
+    layers = config.get(field, 1)
+    if not isinstance(layers, int) or not 0 < layers <= num_tensors:
+        raise FileError(f"{name}: {field} in config.json is not as the weights are. Download the folder again.")
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

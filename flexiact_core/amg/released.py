@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import FileError, SettingError, why
+from ..errors import FileError, SettingError
 from ..model_folders import read_json
+from ..picture_files import read_stored_picture
 from ..weight_files import read_tensor
 from .model import LATENT_CHANNELS, TRAINED_FRAMES
 from .pictures import frames_to_clip, preview_frame
@@ -140,13 +141,7 @@ def read_captions(folder: Path, start: int) -> tuple[str, ...]:
 
 
 def _read_pictures(paths: Sequence[Path]) -> Tensor:
-    import numpy as np
-    from PIL import Image
-
-    try:
-        pictures = [np.array(Image.open(path).convert("RGB")) for path in paths]
-    except OSError as error:
-        raise FileError(f"{paths[0].parent.name}: a picture cannot be read ({why(error)}). Get it again.") from error
+    pictures = [read_stored_picture(path) for path in paths]
     if len({picture.shape for picture in pictures}) > 1:
         raise FileError(f"{paths[0].parent.name}: pictures of several sizes. Keep one clip's files in a folder.")
-    return torch.from_numpy(np.stack(pictures)).float() / 255
+    return torch.stack(pictures)

@@ -138,9 +138,9 @@ def _place_of(key: str) -> tuple[str, str] | None:
     if match is None:
         return None
     module, side = match[1], match["side"] or {"A": "down", "B": "up"}.get(match["ab"]) or "alpha"
-    for prefix in _KOHYA:
-        if module.startswith(prefix):
-            module = _from_kohya(module.removeprefix(prefix))
+    prefix = next((prefix for prefix in _KOHYA if module.startswith(prefix)), "")
+    if prefix:
+        module = _from_kohya(module.removeprefix(prefix))
     weight = to_diffusers(f"{module}.weight") if module else ""
     known = re.fullmatch(r"transformer_blocks\.\d+\.(.+)\.weight", weight)
     name = known[1] if known else weight.removesuffix(".weight")

@@ -20,6 +20,8 @@ from .skeletons import BODY, BODY25, COCO17, FACE, FOOT, HAND_LEFT, HAND_RIGHT, 
 
 NUM_JOINTS = len(LAYOUTS[WHOLEBODY])
 RIGHT_EYE, LEFT_EYE = 14, 15
+# People of all frames, as many in each as in the fullest: a gigabyte of places.
+MAX_PLACES = 1_000_000
 
 # Key, its place among the 134 points, and the numbers of points that are met.
 _PARTS: dict[str, tuple[slice, tuple[int, ...]]] = {
@@ -50,11 +52,17 @@ def read_openpose(value: Any, fps: float, name: str = "poses") -> PoseSequence:
     faces of 68 or 70. Places that are no number or -1 are absent, confidences are cut to 0..1.
     Raises ShapeError naming the frame and key of what cannot be read.
     """
-    frames = _list_frames(value, name)
+    try:
+        frames = _list_frames(value, name)
+    except RecursionError as error:
+        raise ShapeError(f"{name}: lists in lists without end. Connect a POSE_KEYPOINT output.") from error
     if not frames:
         raise ShapeError(f"{name}: no frame in it. Connect the POSE_KEYPOINT output of a pose detector.")
     canvases = [_canvas_of(frame, f"{name}, frame {index}") for index, frame in enumerate(frames)]
     people = [_people_of(frame, f"{name}, frame {index}") for index, frame in enumerate(frames)]
+    most = max(map(len, people))
+    if most * len(frames) > MAX_PLACES:
+        raise ShapeError(f"{name}: {most} people in {len(frames)} frames are too many. Use a shorter video.")
     arrays = [
         _Array(index, number, key, values, canvases[index])
         for index, group in enumerate(people)
@@ -63,7 +71,7 @@ def read_openpose(value: Any, fps: float, name: str = "poses") -> PoseSequence:
         if (values := _read_part(person, key, f"{name}, frame {index}, person {number}")) is not None
     ]
     width, height = canvases[0]
-    points = torch.zeros(len(frames), max(map(len, people)), NUM_JOINTS, 2)
+    points = torch.zeros(len(frames), most, NUM_JOINTS, 2)
     scores = torch.zeros(points.shape[:3])
     normalised = _mostly_normalised(arrays)
     for array in arrays:
@@ -119,7 +127,7 @@ def _list_frames(value: Any, name: str) -> list[Mapping[str, Any]]:
 def _canvas_of(frame: Mapping[str, Any], where: str) -> tuple[float, float]:
     try:
         width, height = float(frame["canvas_width"]), float(frame["canvas_height"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ShapeError(f"{where}: canvas_width and canvas_height are needed, in pixels.") from error
     if not (MIN_CANVAS_PX <= width < float("inf") and MIN_CANVAS_PX <= height < float("inf")):
         raise ShapeError(
@@ -140,7 +148,11 @@ def _people_of(frame: Mapping[str, Any], where: str) -> Sequence[Mapping[str, An
 
 def _read_part(person: Mapping[str, Any], key: str, where: str) -> Tensor | None:
     flat = person.get(key)
-    if flat is None or len(flat) == 0:
+    if flat is None:
+        return None
+    if isinstance(flat, str | bytes | Mapping) or not hasattr(flat, "__len__"):
+        raise ShapeError(f"{where}, {key}: a list of numbers expected, {type(flat).__name__} found.")
+    if len(flat) == 0:
         return None
     if len(flat) % 3:
         raise ShapeError(f"{where}, {key}: {len(flat)} numbers; three for each point (x, y, confidence) expected.")
@@ -151,7 +163,7 @@ def _read_part(person: Mapping[str, Any], key: str, where: str) -> Tensor | None
         )
     try:
         values = torch.tensor([float("nan") if number is None else float(number) for number in flat]).view(-1, 3)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ShapeError(f"{where}, {key}: not all are numbers ({why(error)}).") from error
     absent = ~torch.isfinite(values).all(-1) | (values[:, :2] == -1).any(-1)
     values = torch.where(absent.unsqueeze(-1), 0.0, values)

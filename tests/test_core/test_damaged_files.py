@@ -6,59 +6,22 @@ import shutil
 
 import pytest
 import torch
+from damage import MUTATIONS, ends_in_sentences, mutate
+from lora_layouts import in_layout
+from safetensors.torch import save_file
 from small_models import make_fae, make_refadapter, write_spiece_model
 
 from flexiact_core.cogvideox.loading import load_base
+from flexiact_core.cogvideox.loras import load_lora
 from flexiact_core.cogvideox.tokenizer import load_tokenizer
-from flexiact_core.errors import FileError, FlexiActError
+from flexiact_core.errors import FileError
 from flexiact_core.flexiact.fae import load_fae
 from flexiact_core.flexiact.refadapter import load_refadapter
 from flexiact_core.model_folders import read_config
 from flexiact_core.training import load_state, save_state
 from flexiact_core.weight_files import mentions, read_metadata, read_shapes, read_tensors
 
-MUTATIONS = 300
 FOLDER_MUTATIONS = 100
-
-
-def mutate(content, dice):
-    """The bytes, damaged as transfers and disks damage them; the first part more often, where the structure lies."""
-    data = bytearray(content)
-    size = len(data) if dice.random() < 0.5 else min(len(data), 600)
-    kind = dice.choice(["byte", "bytes", "cut", "zeros", "more", "reversed", "swapped"])
-    at, other = sorted((dice.randrange(size), dice.randrange(size)))
-    if kind == "byte":
-        data[at] = dice.randrange(256)
-    elif kind == "bytes":
-        for _ in range(dice.randrange(1, 20)):
-            data[dice.randrange(size)] = dice.randrange(256)
-    elif kind == "cut":
-        del data[at:]
-    elif kind == "zeros":
-        data[at : at + 40] = bytes(len(data[at : at + 40]))
-    elif kind == "more":
-        data[at:at] = dice.randbytes(dice.randrange(1, 9))
-    elif kind == "reversed":
-        data[at:other] = data[at:other][::-1]
-    else:
-        data[at], data[other] = data[other], data[at]
-    return bytes(data)
-
-
-def ends_in_sentences(read, file, good, seed, count=MUTATIONS):
-    """How many of so many damaged versions were refused. Fails on any exception that is no sentence."""
-    dice, refused = random.Random(seed), 0
-    for number in range(count):
-        file.write_bytes(mutate(good, dice))
-        try:
-            read(file)
-        except FlexiActError as error:
-            refused += 1
-            assert str(error).rstrip().endswith((".", "FlexiAct", "stopped", "file")) and len(str(error)) < 2000
-            assert str(file.parent) not in str(error)
-        except Exception as error:
-            raise AssertionError(f"damaged version {number} of {file.name}: {error!r}") from error
-    return refused
 
 
 def state_file(file):
@@ -81,6 +44,11 @@ def old_pickle(make):
     return write
 
 
+def kohya_file(file):
+    save_file(in_layout("kohya", load_refadapter(make_refadapter(file))), file)
+    return file
+
+
 READERS = {
     "an action, .safetensors": ("f.safetensors", make_fae, load_fae),
     "an action, .pt": ("f.pt", make_fae, load_fae),
@@ -91,6 +59,8 @@ READERS = {
     "tensors": ("t.bin", old_pickle(make_fae), read_tensors),
     "metadata": ("m.safetensors", make_fae, read_metadata),
     "shapes": ("s.safetensors", make_fae, read_shapes),
+    "a LoRA, kohya": ("k.safetensors", kohya_file, load_lora),
+    "a LoRA, .pt": ("k.pt", make_refadapter, load_lora),
 }
 
 

@@ -159,3 +159,16 @@ def test_a_list_of_files_that_calls_itself_a_video_gives_no_sound(tmp_path):
     (tmp_path / "a.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{other}\n#EXT-X-ENDLIST\n")
     with pytest.raises(FileError, match="a.mp4: its sound cannot be read"):
         read_sound(tmp_path / "a.mp4")
+
+
+def test_a_title_that_is_no_utf_8_and_a_brand_that_is_no_letter_are_no_hindrance(tmp_path):
+    content = make_video(tmp_path / "a.mp4", 8, 8).read_bytes()
+    (tmp_path / "b.mp4").write_bytes(content.replace(b"isomiso2", b"isom\xe9so2", 1))
+    assert len(read_video(tmp_path / "b.mp4", 8)) == 8
+
+
+def test_what_cannot_be_decoded_is_said_and_is_no_damage(tmp_path):
+    content = write_counted(tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "b.mkv").write_bytes(content.replace(b"V_MJPEG", b"V_MJPEX", 1))
+    with pytest.raises(FileError, match="b.mkv: its video is of a kind that is not decoded here. Encode it as H.264"):
+        read_video(tmp_path / "b.mkv", 8)

@@ -187,3 +187,33 @@ def test_a_frame_of_another_size_is_scaled_without_stretching():
 def test_what_cannot_be_read_is_named(value, words):
     with pytest.raises(ShapeError, match=words):
         read_openpose(value, 16)
+
+
+def deep(levels: int):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (deep(100_000), "poses: lists in lists without end"),
+        ("[" * 100_000, "poses: lists in lists without end"),
+        ([{"people": [], "canvas_width": 10**400, "canvas_height": 9}], "frame 0: canvas_width and canvas_height"),
+        ([{"people": [{"pose_keypoints_2d": 5}], "canvas_width": 64, "canvas_height": 64}], "a list of numbers expect"),
+        (
+            [{"people": [{"pose_keypoints_2d": [10**400] * 54}], "canvas_width": 64, "canvas_height": 64}],
+            "not all are numbers",
+        ),
+        (
+            [{"people": [{}] * 2000, "canvas_width": 64, "canvas_height": 64}]
+            + [{"people": [], "canvas_width": 64, "canvas_height": 64}] * 1000,
+            "2000 people in 1001 frames are too many",
+        ),
+    ],
+)
+def test_hostile_values_end_in_a_sentence_before_memory_is_taken(value, words):
+    with pytest.raises(ShapeError, match=words):
+        read_openpose(value, 8.0)
