@@ -48,3 +48,18 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     shared = torch.linalg.eigvalsh(root @ spread_2 @ root).clamp(min=0).sqrt().sum()
     return float(apart + spread_1.trace() + spread_2.trace() - 2 * shared)
+
+
+def correct_keypoints(made: Tensor, true: Tensor, within: float, seen: Tensor | None = None) -> float:
+    """PCK: the share, 0..1, of joints (..., J, 2) that lie within a distance of where they should; nan for no joint.
+
+    `within` is in the joints' own unit; PCK@0.1 of a person's height is within = 0.1 * height. seen (..., J) tells
+    which true joints are there; others do not count, and a joint that was not found (nan) is not correct.
+    Raises ShapeError if the joints differ in number.
+    Source: Yang and Ramanan, Articulated Human Detection with Flexible Mixtures of Parts, 2013, section 7.
+    """
+    if made.shape != true.shape:
+        raise ShapeError(f"joints: {tuple(true.shape)} expected, {tuple(made.shape)} found.")
+    near = (made - true).norm(dim=-1) <= within
+    counted = torch.ones_like(near) if seen is None else seen
+    return float(near[counted].float().mean())

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..metrics.silhouettes import overlap
 from .actions import ACTIONS, GROW_FACTOR, PAN_PX, SLIDE_PX, ZOOM_FACTOR, motion_of
 from .render import SHADE, Track, render_background, render_clip, render_sprite, track_of
 from .scenes import COLOURS, SHAPES, Scene
@@ -215,7 +216,7 @@ def _compare_subject(frames, scene: Scene, track: Track, lit_cover, shaded_cover
         size = track.radius * math.sqrt(_unit_area(scene.shape) / _unit_area(shape))
         pose = Track(track.x, track.y, size, track.angle, track.pan, track.zoom)
         drawn = render_sprite(replace(scene, shape=shape), pose)[1] > 0.5
-        overlaps[shape] = (drawn & seen).sum((1, 2)) / np.maximum((drawn | seen).sum((1, 2)), 1)
+        overlaps[shape] = overlap(drawn, seen)
     best = np.max([overlaps[shape] for shape in SHAPES], axis=0)
     pose = Track(track.x, track.y, track.radius + 3.0, track.angle, track.pan, track.zoom)
     outside = (render_sprite(scene, pose)[1] < 0.5)[..., None]

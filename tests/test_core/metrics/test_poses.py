@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from flexiact_core.errors import ShapeError
-from flexiact_core.metrics.poses import diversity, frechet_distance, pose_errors
+from flexiact_core.metrics.poses import correct_keypoints, diversity, frechet_distance, pose_errors
 
 
 def test_an_error_is_the_mean_distance_of_a_joint_in_pixels():
@@ -50,3 +52,14 @@ def test_fewer_samples_than_features_are_measured_too():
     assert frechet_distance(few, few) == pytest.approx(0, abs=1e-6)
     with pytest.raises(ShapeError, match="at least 2 samples"):
         frechet_distance(few[:1], few)
+
+
+def test_joints_within_the_distance_are_counted():
+    true = torch.zeros(2, 2, 2)
+    made = torch.tensor([[[3.0, 4.0], [0.0, 5.1]], [[0.0, 0.0], [float("nan"), 0.0]]])
+    assert correct_keypoints(made, true, within=5) == pytest.approx(2 / 4)
+    seen = torch.tensor([[True, False], [True, True]])
+    assert correct_keypoints(made, true, within=5, seen=seen) == pytest.approx(2 / 3)
+    assert math.isnan(correct_keypoints(made, true, 5, torch.zeros(2, 2, dtype=torch.bool)))
+    with pytest.raises(ShapeError, match="expected"):
+        correct_keypoints(made, true[:1], 5)
