@@ -44,6 +44,9 @@ seconds = time.process_time() - started
 print(json.dumps([loaded, seconds, sorted(set(sys.modules) - before)]))
 """
 
+# Inputs with another default since: a workflow saved without a value for one takes today's.
+NEW_DEFAULTS = {("LoadCogVideoXI2V", "weights", "as stored"): "auto"}
+
 each_old_workflow = pytest.mark.parametrize(
     "api", OLD_PROMPTS, ids=lambda path: f"{path.parent.name}-{path.name.removesuffix('.api.json')}"
 )
@@ -74,7 +77,11 @@ def check_prompt(now: dict, then: dict, object_info: dict) -> None:
     }
     for key, node in then.items():
         name, inputs = node["class_type"], now[key]["inputs"]
-        assert {input_: inputs.get(input_) for input_ in node["inputs"]} == node["inputs"], name
+        expected = {
+            input_: value if isinstance(value, list) else NEW_DEFAULTS.get((name, input_, value), value)
+            for input_, value in node["inputs"].items()
+        }
+        assert {input_: inputs.get(input_) for input_ in expected} == expected, name
         for new in inputs.keys() - node["inputs"].keys():
             options = object_info[name]["input"]["optional"][new][1]
             assert inputs[new] == options["default"], f"{name}: {new}"
