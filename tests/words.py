@@ -145,7 +145,8 @@ def _kinds(of_page: dict, item):
             yield of_page["steps"].format(step=item.step)
     elif kind == "COMBO":
         options = [str(option) for option in item.options or []]
-        yield from [of_page["list"]] if not options or any(map(_names_a_file, options)) else options
+        # One that is always there may stand before files; a fixed choice may be called as some file is.
+        yield from [of_page["list"]] if all(_names_a_file(o) for o in options if o != item.default) else options
     else:
         yield from kind.split(",")
 
