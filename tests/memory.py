@@ -19,18 +19,28 @@ def highest_memory_mb(work):
     return _megabytes("VmHWM") - before
 
 
-def held_memory_mb():
-    """What this process holds for itself.
+class _Allocated(ctypes.Structure):
+    """mallinfo2 of glibc; its man page says what each number is."""
 
-    glibc keeps what was freed, often a hundred megabytes more after one run than after another, and the system drops
-    and reads again pages of libraries as it likes: the first is given back before, the second is not counted.
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def held_memory_mb():
+    """What this process has allocated and not given back, tensors among it.
+
+    The allocator is asked and not the system: how much of what was freed stays with the process, and how many of its
+    pages are there at the moment, is another number at each run of a busy machine.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if Path("/proc/self/status").exists() else None
-    if trim is None:
-        pytest.skip("needs glibc and /proc")
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo2 is None:
+        pytest.skip("needs glibc 2.33 or newer")
+    mallinfo2.restype = _Allocated
     gc.collect()
-    trim(0)
-    return _megabytes("RssAnon")
+    allocated = mallinfo2()
+    return (allocated.uordblks + allocated.hblkhd) / 1024**2
 
 
 def _megabytes(name):
