@@ -117,6 +117,8 @@ def take_steps(scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler, steps:
     if not 1 <= steps <= possible:
         raise SettingError(f"steps {steps}: between 1 and {possible} are possible.")
     scheduler.set_timesteps(steps, device="cpu")
+    # diffusers spaces them by floating point: for 62 numbers of steps, as 61, that gives one more, -1.
+    scheduler.timesteps = scheduler.timesteps[:steps]
     return scheduler.timesteps.tolist()
 
 

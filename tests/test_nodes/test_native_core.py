@@ -10,6 +10,7 @@ from native_model import (
     action,
     adapter,
     bare_model,
+    config,
     make_model,
     native_state,
     released_velocity,
@@ -118,7 +119,10 @@ def test_weights_that_a_loader_keeps_small_are_read_as_it_reads_them():
             state[key] = read(*keep(state[key])).reshape(state[key].shape)
     expected = released_velocity(state, action(1.0), BIAS)
     assert (expected - released_velocity(None, action(1.0), BIAS)).abs().max() > 1e-3
-    torch.testing.assert_close(velocity(acting(native.with_fixes(bare))), expected, rtol=0, atol=5e-6)
+    found = velocity(acting(native.with_fixes(bare)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
+    whole = {to_native(key): value for key, value in state.items()}
+    torch.testing.assert_close(found, velocity(acting(native.make_model(config(), whole, 0.7))), rtol=0, atol=1e-6)
 
 
 def keep(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,10 @@
 import copy
+from fractions import Fraction
 
 import pytest
 import torch
 
-from flexiact_core.cogvideox.sampling import SAMPLERS, Run, make_scheduler, sample
+from flexiact_core.cogvideox.sampling import SAMPLERS, Run, make_scheduler, sample, take_steps
 from flexiact_core.errors import SettingError
 from flexiact_core.flexiact.bias import MotionBias
 from flexiact_core.flexiact.processor import motion_kwargs, project_motion, with_motion_attention
@@ -282,3 +283,15 @@ def test_steps_are_spaced_from_pure_noise_whatever_the_config_says(base, name):
     scheduler = make_scheduler(dict(base.scheduler_config) | {"timestep_spacing": "leading"}, name)
     scheduler.set_timesteps(10)
     assert scheduler.timesteps.tolist() == list(range(999, 0, -100))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_number_of_steps_has_so_many_timesteps_from_999_down(base, name):
+    """Spaced by floating point, diffusers gives one too many for 61 steps and others: -1, which is pure noise again."""
+    for steps in range(1, 1001):
+        timesteps = take_steps(make_scheduler(base.scheduler_config, name), steps)
+        # Of exact fractions; halves go to the even one, as numpy rounds.
+        exact = [round(Fraction(1000 * (steps - index), steps)) - 1 for index in range(steps)]
+        assert len(timesteps) == steps and timesteps[0] == 999
+        assert max(abs(found - expected) for found, expected in zip(timesteps, exact, strict=True)) <= 1
+        assert min(timesteps) >= 0
