@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import act_vae, amg, cogvideox, flexiact, native
+from . import act_vae, amg, cogvideox, flexiact, metrics, native
 from .acceleration import FlexiActAcceleration
 from .act_vae import LoadACTVAE, MeasurePoses, PredictActionPoses
 from .act_vae_images import CompareACTVAERow, PoseToImage
@@ -17,6 +17,7 @@ from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
 from .flexiact_clips import LoadReleasedAction, PrepareActionClips
 from .flexiact_training import TrainFAE, TrainRefAdapter
 from .host import folders
+from .metrics import EvaluateVideo
 from .native import (
     ApplyFlexiAct,
     CogVideoXFixes,
@@ -40,6 +41,7 @@ NODE_CLASS_MAPPINGS = {
     "TrainRefAdapter": TrainRefAdapter,
     "LoadExampleAction": LoadExampleAction,
     "MeasureAction": MeasureAction,
+    "EvaluateVideo": EvaluateVideo,
     "PlaceAvatar": PlaceAvatar,
     "RenderAvatars": RenderAvatars,
     "LoadAMG": LoadAMG,
@@ -71,6 +73,7 @@ check_inputs(NODE_CLASS_MAPPINGS.values())
 # Folders under models/ that the pack reads; a new one is a row here. The small world's files come with the pack.
 MODEL_FOLDERS = (
     cogvideox.BASES, cogvideox.TEXT_ENCODERS, cogvideox.VAES, native.LORAS, flexiact.FILES, amg.FILES, act_vae.MODELS,
+    metrics.CLIPS,
 )  # fmt: skip
 SHIPPED = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, SettingError, ShapeError, why
+from ..file_lists import walk_files
 from ..model_folders import read_config, weight_files_of
 
 # Frames that are looked at together; more are no faster on any card, and take more memory.
@@ -64,6 +65,15 @@ def is_clip_folder(folder: Path) -> bool:
         return words and read_config(folder / "config.json").get("model_type") == "clip"
     except (FileError, OSError, ValueError):
         return False
+
+
+def find_clip_folders(root: Path) -> dict[str, Path]:
+    """Folders under `root` that is_clip_folder() takes, by their names relative to it. Never raises."""
+    found = {}
+    for folder, _, files in walk_files(root):
+        if folder != Path(root) and any(file.name == "config.json" for file in files) and is_clip_folder(folder):
+            found[folder.relative_to(root).as_posix()] = folder
+    return found
 
 
 def load_clip(folder: Path, device: torch.device) -> Clip:

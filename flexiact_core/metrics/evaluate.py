@@ -40,6 +40,7 @@ MEASURES: Mapping[str, Measure] = {
     "ssim": Measure("SSIM", "against the true video, up to 1"),
     "lpips": Measure("LPIPS", "against the true video, 0 is equal"),
 }
+NO_TRACKS = "give the reference, or the points that were followed through both videos."
 PAPER_MEASURES = ("text_similarity", "motion_fidelity", "temporal_consistency", "appearance_consistency")
 
 
@@ -72,16 +73,18 @@ def evaluate_video(
     tracks: Tracks | None = None,
     reference: Tracks | None = None,
     exact: Tensor | None = None,
+    no_tracks: str = "",
 ) -> Evaluation:
     """What can be measured of frames (T, H, W, 3) in 0..1: all of MEASURES whose inputs are given.
 
     prompt and clip give text similarity, clip the consistencies; the two Tracks motion fidelity, over the frames that
     both have; exact, the true video in the frames' shape, PSNR, SSIM and LPIPS.
+    no_tracks is the sentence on why there are none.
     A measure that cannot be taken stops no other: its sentence is in the Evaluation.
     """
     ways, missing = _clip_ways(frames, prompt, clip)
     if tracks is None or reference is None:
-        missing["motion_fidelity"] = "give the reference, or the points that were followed through both videos."
+        missing["motion_fidelity"] = no_tracks or NO_TRACKS
     else:
         length = min(tracks.num_frames, reference.num_frames)
         pair = reference.first(length), tracks.first(length)

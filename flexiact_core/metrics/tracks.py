@@ -6,15 +6,17 @@ Shape letters: T frames, N points, H and W height and width in pixels.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import SettingError, ShapeError
+from ..plots import to_tensor
 
 # Flow is found on frames whose longer side lies between these; small ones are enlarged, as its patches have 8 pixels.
 SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 256, 512
@@ -22,6 +24,8 @@ SMALLEST_SIDE_PX, LARGEST_SIDE_PX = 256, 512
 GRID = 24
 # A point is lost where the flow back does not lead to within this of where it came from, in pixels of 256.
 LARGEST_GAP_PX = 1.2
+# A step shorter than this is not drawn.
+STILL_PX = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +74,12 @@ def can_track() -> bool:
     return importlib.util.find_spec("cv2") is not None
 
 
-def track_points(frames: Tensor, grid: int = GRID) -> Tracks:
+def track_points(frames: Tensor, grid: int = GRID, on_frame: Callable[[int, int], None] = lambda *_: None) -> Tracks:
     """Tracks of a grid of points, `grid` along the longer side, through frames (T, H, W, 3) in 0..1.
 
     The points start in the middle frame and are followed both ways by dense optical flow from frame to frame (DIS,
     Kroeger et al. 2016, as OpenCV has it); each until the flow back leads elsewhere, or it leaves the picture.
+    on_frame is called before each frame with how many are done, and of how many; it may raise to stop.
     Raises SettingError if OpenCV is not installed, ShapeError for fewer than 2 frames.
     """
     if not can_track():
@@ -86,7 +91,7 @@ def track_points(frames: Tensor, grid: int = GRID) -> Tracks:
         raise ShapeError("Tracks: at least 2 frames are needed; one shows no motion. Connect a video's frames.")
     _, height, width, _ = frames.shape
     pictures, scale = _gray_pictures(frames)
-    flows = _flows(pictures)
+    flows = _flows(pictures, on_frame)
     start, starts = len(pictures) // 2, _grid_points(pictures[0].shape, grid)
     ahead = _follow(starts, flows[start:], pictures[0].shape)
     back = _follow(starts, [(backward, forward) for forward, backward in reversed(flows[:start])], pictures[0].shape)
@@ -112,15 +117,17 @@ def _gray_pictures(frames: Tensor) -> tuple[list[np.ndarray], float]:
     return pictures, scale
 
 
-def _flows(pictures: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _flows(
+    pictures: list[np.ndarray], on_frame: Callable[[int, int], None]
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The flow (h, w, 2) from each picture to the next, and back."""
     import cv2
 
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    return [
-        (flow.calc(first, second, None), flow.calc(second, first, None))
-        for first, second in zip(pictures, pictures[1:], strict=False)
-    ]
+    flow, flows = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST), []
+    for index, (first, second) in enumerate(zip(pictures, pictures[1:], strict=False)):
+        on_frame(index, len(pictures) - 1)
+        flows.append((flow.calc(first, second, None), flow.calc(second, first, None)))
+    return flows
 
 
 def _grid_points(shape: tuple[int, int], grid: int) -> np.ndarray:
@@ -153,3 +160,31 @@ def _at(flow: np.ndarray, places: np.ndarray) -> np.ndarray:
 
     across, down = (np.ascontiguousarray(places[:, axis, None] - 0.5) for axis in (0, 1))
     return cv2.remap(flow, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+
+
+def draw_tracks(videos: Sequence[tuple[Tensor, Tracks]], side_px: int = 384) -> Tensor:
+    """A picture (1, H, W, 3) in 0..1: of each video (T, H, W, 3) the middle frame, darkened, with its points' ways.
+
+    Videos lie side by side, with their longer sides side_px, or one below the other where they are wide. A way is as
+    bright as late; points that do not move are left out.
+    """
+    from PIL import Image, ImageDraw
+
+    pictures = []
+    for frames, tracks in videos:
+        scale = side_px / max(tracks.width_px, tracks.height_px)
+        size = [max(1, round(side * scale)) for side in (tracks.width_px, tracks.height_px)]
+        frame = (frames[len(frames) // 2] * 127).round().byte().cpu().numpy()
+        image = Image.fromarray(frame).resize(size)
+        pen = ImageDraw.Draw(image)
+        for step in range(1, tracks.num_frames):
+            late = 80 + 175 * step // (tracks.num_frames - 1)
+            kept = tracks.seen[step] & tracks.seen[step - 1]
+            for start, end in zip(*(tracks.paths[at][kept] * scale for at in (step - 1, step))):
+                if (end - start).norm() > STILL_PX:
+                    pen.line([*start.tolist(), *end.tolist()], fill=(late, late * 3 // 4, 40), width=2)
+        pictures.append(to_tensor(image)[0])
+    axis = 0 if pictures[0].shape[1] > pictures[0].shape[0] * 1.2 else 1
+    across = max(picture.shape[1 - axis] for picture in pictures)
+    padding = [(0, 0, 0, across - p.shape[1]) if axis == 0 else (0, 0, 0, 0, 0, across - p.shape[0]) for p in pictures]
+    return torch.cat([F.pad(p, room) for p, room in zip(pictures, padding)], dim=axis)[None]
