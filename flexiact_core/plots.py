@@ -134,6 +134,39 @@ def draw_heat_map(
     return to_tensor(image)
 
 
+def draw_intervals(
+    panels: Sequence[tuple[str, Sequence[tuple[str, tuple[float, float, float]]]]], width_px: int = 300
+) -> Tensor:
+    """A picture (1, H, W, 3) in 0..1 of means with their intervals: a panel for each title, a line for each label.
+
+    A value is mean, lower and upper end. Panels lie side by side, each width_px wide, and share their labels.
+    """
+    from PIL import Image, ImageDraw
+
+    labels = list(dict.fromkeys(label for _, values in panels for label, _ in values))
+    left, line, top = 24 + 7 * max(map(len, labels), default=0), 18, 40
+    image = Image.new("RGB", (left + width_px * len(panels), top + line * len(labels) + 34), BACKGROUND)
+    pen = ImageDraw.Draw(image)
+    for row, label in enumerate(labels):
+        pen.text((12, top + line * row), label, fill=TEXT, anchor="lm")
+    for number, (title, values) in enumerate(panels):
+        low, high = _span([end for _, value in values for end in value])
+        start, length, colour = left + number * width_px, width_px - 44, LINES[number % len(LINES)]
+        pen.text((start, 14), title, fill=colour, anchor="lm")
+
+        def place(value: float, start=start, length=length, low=low, high=high) -> float:
+            return start + (value - low) / (high - low) * length
+
+        for label, (mean, lower, upper) in values:
+            height = top + line * labels.index(label)
+            pen.line([(start, height), (start + length, height)], fill=GRID)
+            pen.line([(place(lower), height), (place(upper), height)], fill=colour, width=3)
+            pen.ellipse([place(mean) - 4, height - 4, place(mean) + 4, height + 4], fill=colour)
+        for value, anchor in ((low, "lm"), (high, "rm")):
+            pen.text((place(value), image.height - 16), _in_words(value), fill=TEXT, anchor=anchor)
+    return to_tensor(image)
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """A picture (1, H, W, 3) in 0..1 from a PIL image in RGB."""
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)

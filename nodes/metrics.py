@@ -34,9 +34,9 @@ class EvaluateVideo(io.ComfyNode):
             display_name="Evaluate Video",
             category="FlexiAct/measures",
             description=(
-                "Measures a video as the papers on action transfer do: CLIP's text similarity and consistencies, motion "
-                "fidelity to a reference, and PSNR, SSIM and LPIPS where the true video is known. What is not connected "
-                "is not measured, and the table says so."
+                "Measures a video as the papers on action transfer do: CLIP's text similarity and consistencies, "
+                "motion fidelity to a reference, and PSNR, SSIM and LPIPS where the true video is known. What is not "
+                "connected is not measured, and the table says so."
             ),
             search_aliases=["clip score", "motion fidelity", "text similarity", "consistency", "ssim", "lpips", "psnr"],
             inputs=[
@@ -63,7 +63,9 @@ class EvaluateVideo(io.ComfyNode):
                     min=1.0,
                     max=120.0,
                     step=0.1,
-                    tooltip="Frames per second of frames. A reference VIDEO is read at this speed, so that both compare.",
+                    tooltip=(
+                        "Frames per second of frames. A reference VIDEO is read at this speed, so that both compare."
+                    ),
                 ),
                 io.MultiType.Input(
                     "reference",

@@ -8,6 +8,8 @@ import time
 from comfy_api.latest import ComfyAPISync
 from comfy_execution.utils import get_executing_context
 
+from ...flexiact_core.spans import in_words
+
 logger = logging.getLogger("flexiact")
 
 # A call that will take longer than the second says so, once it has run long enough for a guess.
@@ -81,17 +83,6 @@ class SamplingProgress(Progress):
             say(f"This run takes about {in_words(whole)}. {self.shorter}")
         left = f"{in_words(whole - taken)} left" if done < self.total else f"took {in_words(taken)}"
         show(f"step {done}/{self.total}  {left}")
-
-
-def in_words(seconds: float) -> str:
-    """A stretch of time as people say it: 40 s, 3 min 20 s, 12 min, 2 h 5 min."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes = seconds // 60
-    if minutes < 10:
-        return f"{minutes} min {seconds % 60} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class TrainingProgress(Progress):
