@@ -95,7 +95,7 @@ def make_empty(name: str, make: Callable[[], torch.nn.Module]) -> torch.nn.Modul
     try:
         with torch.device("meta"):
             return make()
-    except Exception as error:
+    except Exception as error:  # a config may hold anything, and what is made of it may fail anywhere
         raise FileError(
             f"{name}/config.json: not the settings of such a model ({type(error).__name__}). Download the file again."
         ) from error

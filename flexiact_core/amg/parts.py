@@ -187,7 +187,7 @@ def load_tokenizer(folder: Path | None):
         existing_file(folder / file, f"{name}/{file}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
+    except Exception as error:  # readers of tokenizers raise many kinds for damaged files
         raise FileError(f"{name}: could not be loaded ({why(error)}). Download the folder again.") from error
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise FileError(f"{name}: it knows no begin and end of a prompt, as CLIP's does. Download the folder again.")

@@ -248,7 +248,7 @@ def _scheduler_config(components: Path | None) -> dict[str, Any]:
     config = read_config(components / "scheduler" / "scheduler_config.json")
     try:
         make_scheduler(config, "DPM")
-    except Exception as error:
+    except Exception as error:  # a config may hold anything, and what is made of it may fail anywhere
         raise FileError(
             f"{components.name}/scheduler/scheduler_config.json: not the settings of a scheduler "
             f"({type(error).__name__}). Download the file again."
