@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..flexiact_core.cogvideox.family import DYNAMICTRL as RELEASED
 from . import inputs
-from .dynamictrl_sampling import check_inputs, perform_poses
+from .dynamictrl_sampling import check_inputs, count_frames, perform_poses
 from .host import media
 from .sockets import BaseModel, FAESocket, PosesSocket
 from .training import not_computed
@@ -188,9 +188,9 @@ class DynamiCtrlSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: BaseModel, driving_video=None, **asked) -> io.NodeOutput:
-        fps = model.base.family.fps
+        fps, num_frames = model.base.family.fps, count_frames(model, asked["num_frames"], asked["frame_rule"])
         # Before the long run, so that a file that cannot be read does not cost it.
-        sound = None if driving_video is None else media.sound_of(driving_video, asked["num_frames"] / fps)
+        sound = None if driving_video is None else media.sound_of(driving_video, num_frames / fps)
         frames, drawn = perform_poses(model, **asked)
         return io.NodeOutput(frames, media.to_video(frames, fps, sound), drawn)
 

@@ -37,6 +37,13 @@ def pose_control(asked: Mapping[str, Any]):
     return PoseControl(asked["pose_strength"], asked["pose_start"], asked["pose_end"], asked["image_scale"])
 
 
+def count_frames(model: BaseModel, num_frames: int, frame_rule: str) -> int:
+    """How many frames a run gives that is asked for num_frames; 0 are the base's own, as many as the rule allows."""
+    from ..flexiact_core.dynamictrl.frames import most_frames
+
+    return num_frames or most_frames(complete_run(model, num_frames=0)["num_frames"], frame_rule)
+
+
 def perform_poses(
     model: BaseModel, image, prompt: str, negative_prompt: str, width: int, height: int, num_frames: int,
     frame_rule: str, pose_colours: str, poses=None, pose_video=None, mask=None, fae: WeightedFAEs = (),
@@ -46,14 +53,14 @@ def perform_poses(
 
     Numbers that are 0 are the base's own.
     """
-    from ..flexiact_core.dynamictrl.frames import most_frames, plan_frames
+    from ..flexiact_core.dynamictrl.frames import plan_frames
     from ..flexiact_core.dynamictrl.pose_norm import check_takes_poses
 
     check_takes_poses(model.base.transformer)
     run = acceleration_of(model, acceleration).run
-    own = complete_run(model, width=width, height=height, steps=steps, cfg=cfg, num_frames=0)
+    own = complete_run(model, width=width, height=height, steps=steps, cfg=cfg)
     width, height, steps, cfg = (own[name] for name in ("width", "height", "steps", "cfg"))
-    num_frames = num_frames or most_frames(own["num_frames"], frame_rule)
+    num_frames = count_frames(model, num_frames, frame_rule)
     plan = plan_frames(num_frames, frame_rule)
     _say_what_is_far(width, height)
     picture = _picture(model, image, mask, width, height)

@@ -143,6 +143,20 @@ def test_sound_is_cut_or_filled_to_the_frames(running_node, model, image, rate):
         assert not audio["waveform"][..., kept:].any()
 
 
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_sound_is_as_long_as_the_frames_that_the_base_itself_says(running_node, model, image, tmp_path, trimmed):
+    from comfy_api.latest import InputImpl
+    from host.dynamictrl import RATE, put_inputs
+
+    put_inputs(tmp_path)
+    window = {"start_time": 0.5, "duration": 0.25} if trimmed else {}
+    driving = InputImpl.VideoFromFile(str(tmp_path / "driving.mp4"), **window)
+    frames, video, _ = run(model, image, driving_video=driving, num_frames=0)
+    sound = video.get_components().audio
+    assert sound["waveform"].shape[-1] == round(len(frames) / 16 * RATE)
+    assert sound["waveform"].any()
+
+
 def test_sound_that_cannot_be_read_is_told_before_the_run(running_node, model, image, tmp_path, monkeypatch):
     from comfy_api.latest import InputImpl
     from flexiact_pack.nodes import dynamictrl
