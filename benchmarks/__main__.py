@@ -38,6 +38,7 @@ from flexiact_core.cogvideox.model import Posterior
 from flexiact_core.cogvideox.sampling import make_scheduler, take_steps
 from flexiact_core.flexiact.bias import MotionBias
 from flexiact_core.flexiact.fit import fit_fae
+from flexiact_core.training import Course
 
 
 def bench_attention(size: Size, device, dtype, rounds: int) -> list[str]:
@@ -151,11 +152,10 @@ def bench_training(size: Size, device, dtype, rounds: int) -> list[str]:
 
     def ours(checkpointing: bool) -> float:
         moments: list[float] = []
-        fit_fae(
-            bench.transformer, scheduler, clips, steps=2, learning_rate=1e-3, seed=0, device=device,
-            num_tokens=size.text_tokens, gradient_checkpointing=checkpointing,
-            on_step=lambda *_: moments.append(clock(device)),
-        )  # fmt: skip
+        course = Course(
+            2, 1e-3, 0, device, gradient_checkpointing=checkpointing, on_step=lambda *_: moments.append(clock(device))
+        )
+        fit_fae(bench.transformer, scheduler, clips, course, num_tokens=size.text_tokens)
         return moments[1] - moments[0]
 
     def theirs() -> float:

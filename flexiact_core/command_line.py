@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from .training import Checkpoint, TrainingState, follow
+from .training import Checkpoint, Course, TrainingState, follow
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -45,12 +45,8 @@ class Processes:
         # The first of each machine does what is inside alone, and the others find it done.
         self.one_first = self.accelerator.local_main_process_first
 
-    def train(self, settings: argparse.Namespace, fit: Callable[..., TrainingState]) -> TrainingState:
-        """The state that `fit` comes to, kept beside the output; goes on from what was kept there.
-
-        fit is called with what training.descend() and several processes need, by name: steps, learning_rate, seed,
-        device, batch_size, gradient_checkpointing, resume, on_step, wrap and shard.
-        """
+    def train(self, settings: argparse.Namespace, fit: Callable[[Course], TrainingState]) -> TrainingState:
+        """The state that `fit` comes to, kept beside the output; goes on from what was kept there."""
         import torch
 
         checkpoint = Checkpoint(settings.output.with_suffix(".checkpoint.safetensors"), settings.checkpoint_every)
@@ -63,7 +59,7 @@ class Processes:
             mean = accelerator.reduce(torch.tensor(loss, device=self.device), "mean").item()
             self.say(f"step {index + 1}/{settings.steps} loss {mean:.4f}")
 
-        state = fit(
+        course = Course(
             steps=settings.steps,
             learning_rate=settings.learning_rate,
             seed=settings.seed,
@@ -75,6 +71,7 @@ class Processes:
             wrap=accelerator.prepare_model if accelerator.num_processes > 1 else None,
             shard=(accelerator.process_index, accelerator.num_processes),
         )
+        state = fit(course)
         if is_first:
             checkpoint.save(state)
         return state

@@ -2,10 +2,10 @@
 
 A training brings its parameters, by key, and a function that gives the loss of one step. One that moves several
 networks brings a Turn for each kind of step: its own loss, and the keys that it moves by an optimizer of their own.
-Recipe says how the optimizers work. The loop owns the rest: it draws nothing itself, so that a state (TrainingState:
-parameters, moments, buffers, losses, and the generator that the losses draw from) resumes bit for bit; it stops where
-an exception of `stop_on` is raised, in a step or after it; and it reports after each step through OnStep, by which
-checkpoints (Checkpoint), samples and progress follow. Several of them become one by follow().
+Recipe says how the optimizers work, Course how one training runs. The loop owns the rest: it draws nothing itself, so
+that a state (TrainingState: parameters, moments, buffers, losses, and the generator that the losses draw from) resumes
+bit for bit; it stops where an exception of `stop_on` is raised, in a step or after it; and it reports after each step
+through OnStep, by which checkpoints (Checkpoint), samples and progress follow. Several of them become one by follow().
 """
 
 from __future__ import annotations
@@ -148,6 +148,55 @@ def follow(*listeners: OnStep) -> OnStep:
     return on_step
 
 
+@dataclass(frozen=True, eq=False)
+class Course:
+    """How one training runs, whatever it learns.
+
+    learning_rate is the first; batch_size is that of one process. `resume` is gone on from, bit for bit as if it had
+    never stopped. on_step is called after each step with its index, its loss and a function that gives the state.
+    Exceptions of stop_on, raised there or in a step, end the training with the state after the last whole step. With
+    gradient_checkpointing activations are computed twice and not kept.
+    With several processes, `wrap` puts what learns into a module that shares their gradients, and `shard` is this one's
+    number and their count: each draws the same whole batch and computes its part of it, so that the result is that of
+    one process with the whole batch.
+    """
+
+    steps: int
+    learning_rate: float
+    seed: int
+    device: torch.device
+    batch_size: int = 1
+    gradient_checkpointing: bool = False
+    resume: TrainingState | None = None
+    on_step: OnStep | None = None
+    stop_on: tuple[type[BaseException], ...] = (StopTraining,)
+    wrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None
+    shard: tuple[int, int] = (0, 1)
+
+    def check(self, recipe: Recipe = DEFAULT_RECIPE) -> None:
+        """Passes if training can run so. Raises SettingError otherwise."""
+        check_training_settings(self.steps, self.learning_rate, self.batch_size, recipe)
+
+    def generator(self) -> torch.Generator:
+        """What all of a training's randomness is drawn from."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def wrapped(self, learner: torch.nn.Module) -> torch.nn.Module:
+        """What is called for a step of `learner`."""
+        return learner if self.wrap is None else self.wrap(learner)
+
+    @property
+    def whole_batch(self) -> int:
+        """The size of a batch over all processes."""
+        return self.batch_size * self.shard[1]
+
+    @property
+    def own_part(self) -> slice:
+        """Which of the whole batch this process computes."""
+        number = self.shard[0]
+        return slice(number * self.batch_size, (number + 1) * self.batch_size)
+
+
 def check_training_settings(steps: int, learning_rate: float, batch_size: int, recipe: Recipe = DEFAULT_RECIPE) -> None:
     """Passes if training can run with these settings. Raises SettingError otherwise."""
     if steps < 1:
@@ -164,32 +213,27 @@ def descend(
     parameters: Mapping[str, torch.nn.Parameter],
     compute_loss: Callable[[], Tensor] | Sequence[Turn],
     generator: torch.Generator,
+    course: Course,
     *,
-    steps: int,
-    learning_rate: float,
-    resume: TrainingState | None,
-    on_step: OnStep | None,
-    stop_on: tuple[type[BaseException], ...],
     recipe: Recipe = DEFAULT_RECIPE,
     buffers: Mapping[str, Tensor] | None = None,
 ) -> TrainingState:
-    """The state after `steps` steps of gradient descent on `parameters`, which are changed, as are `buffers`.
+    """The state after the course's steps of gradient descent on `parameters`, which are changed, as are `buffers`.
 
     compute_loss gives the loss of one step and draws from `generator` alone; or it is a sequence of turns, one step
-    each, that begin anew after the last. on_step is called after each step with its index, its loss and a function
-    that gives the state. Exceptions of `stop_on` end the training with the state after the last whole step.
-    Raises SettingError if the loss is no longer a number, FileError if `resume` is of other parameters.
+    each, that begin anew after the last.
+    Raises SettingError if the loss is no longer a number, FileError if what is resumed is of other parameters.
     """
-    descent = _Descent(parameters, compute_loss, generator, learning_rate, recipe, buffers or {})
-    if resume is not None:
-        descent.restore(resume)
-    for step in range(len(descent.losses), steps):
+    descent = _Descent(parameters, compute_loss, generator, course.learning_rate, recipe, buffers or {})
+    if course.resume is not None:
+        descent.restore(course.resume)
+    for step in range(len(descent.losses), course.steps):
         random_state = generator.get_state()
         try:
             descent.take_step()
-            if on_step is not None:
-                on_step(step, descent.losses[-1], descent.take_state)
-        except stop_on:
+            if course.on_step is not None:
+                course.on_step(step, descent.losses[-1], descent.take_state)
+        except course.stop_on:
             if len(descent.losses) == step:
                 # Stopped half way through a step: whoever resumes draws the same batch again.
                 generator.set_state(random_state)

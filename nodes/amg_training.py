@@ -200,10 +200,10 @@ def train(model: AMGModel, data, rank: int, caption_dropout: float, plan: Plan) 
     )  # fmt: skip
     needed, checkpointing = memories.choose_checkpointing(model.unet, plan.gradient_checkpointing, num_bytes)
     fit = partial(
-        fit_amg, amg, data.draw, rank=rank, caption_dropout=caption_dropout, gradient_checkpointing=checkpointing,
+        fit_amg, amg, data.draw, rank=rank, caption_dropout=caption_dropout,
         null_text=_null_text(model, data) if caption_dropout else None,
     )  # fmt: skip
-    state = training.run(model.unet, needed, fit)
+    state = training.run(model.unet, needed, fit, gradient_checkpointing=checkpointing)
     adapter = adapter_of(state, plan.name)
     training.save("adapters", state, lambda path, metadata: save_adapter(adapter, path, metadata))
     return replace(model, amg=with_adapter(amg, adapter)), state

@@ -257,15 +257,14 @@ def train_fae(
     num_learned = _layer_rows(model) * base.transformer.config.max_text_seq_length
     training = Training(FILES, plan, identity, "fae", num_learned)
     needed, checkpointing = _room(model, clips.encoded.video.mean.shape, plan, num_learned)
-    fit = partial(
-        fit_fae, base.transformer, make_scheduler(base.scheduler_config, "DPM"), clips.encoded,
-        gradient_checkpointing=checkpointing,
-    )  # fmt: skip
+    fit = partial(fit_fae, base.transformer, make_scheduler(base.scheduler_config, "DPM"), clips.encoded)
 
     def to_fae(state):
         return FAE(state.parameters[TOKENS], name=plan.name, metadata=training.metadata(state))
 
-    state = training.run(model.transformer, needed, fit, lambda state: samples.draw(to_fae(state)), samples.every)
+    state = training.run(
+        model.transformer, needed, fit, lambda state: samples.draw(to_fae(state)), samples.every, checkpointing
+    )
     fae = to_fae(state)
     beside = {".mp4": lambda path: save_preview(path, clips.first_video, base.family.fps)}
     if released_format:
@@ -293,9 +292,8 @@ def train_refadapter(
     training = Training(FILES, plan, identity, "refadapter", num_learned)
     shape = encoded.draw(encodings.generator(0)).video.mean.shape
     needed, checkpointing = _room(model, shape, plan, num_learned, adapters=True)
-    state = training.run(
-        model.transformer, needed, refadapter_fit(base, encoded, rank, gradient_checkpointing=checkpointing)
-    )
+    fit = refadapter_fit(base, encoded, rank)
+    state = training.run(model.transformer, needed, fit, gradient_checkpointing=checkpointing)
     adapter = refadapter_of(state, plan.name, training.metadata(state))
     training.save("refadapter", state, lambda path, metadata: save_refadapter(adapter, path, metadata))
     return adapter, state

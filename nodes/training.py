@@ -16,12 +16,11 @@ A training node has the inputs of training_inputs() besides its own, and takes t
 and beside it, in the system's file, the function that does the work:
 
     training = Training(FILES, plan, identity)      # identity: what was learned from, as names and numbers
-    state = training.run(patcher, num_bytes, fit)   # fit: the core's loop; checkpoints, progress and Cancel are done
+    state = training.run(patcher, num_bytes, fit)   # fit(course): the core's; checkpoints, progress, Cancel are done
     training.save("folder", state, write)           # write(path, metadata): the core's writer of the result
 
-`fit` takes what Plan and ComfyUI give by name (steps, learning_rate, batch_size, seed, device, resume, on_step,
-stop_on) and returns the core's TrainingState. Trainings with the same plan and identity share one checkpoint, so a run
-that was cancelled goes on when it is queued again.
+`fit` takes the core's Course, which says what Plan and ComfyUI do, and returns its TrainingState. Trainings with the
+same plan and identity share one checkpoint, so a run that was cancelled goes on when it is queued again.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from .host import folders, memory, progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..flexiact_core.training import TrainingState
+    from ..flexiact_core.training import Course, TrainingState
 
 
 def training_inputs(kind: folders.ModelFolder, gradient_checkpointing: bool = True) -> list:
@@ -132,9 +131,10 @@ class Training:
         self,
         patcher,
         num_bytes: int,
-        fit: Callable[..., TrainingState],
+        fit: Callable[[Course], TrainingState],
         draw_sample: Callable[[TrainingState], Tensor] | None = None,
         sample_every: int = 0,
+        gradient_checkpointing: bool = False,
     ) -> TrainingState:
         """The state that `fit` comes to, with the module of `patcher` on its device and num_bytes of room beside it.
 
@@ -143,6 +143,7 @@ class Training:
         steps but the last, and may load other modules. The checkpoint is written, also if Cancel ended the training.
         Raises what fit raises.
         """
+        from ..flexiact_core.training import Course
 
         # What is learned and two moments of it, in float32; the checkpoint before stays until the next one is whole.
         check_can_save(self.checkpoint.path.parent, 2 * 3 * 4 * self.num_learned)
@@ -158,10 +159,11 @@ class Training:
             self.report.step(done, loss)
 
         with memory.on_device_to_train(patcher, num_bytes) as device:
-            state = fit(
+            course = Course(
                 **self.plan.learning, steps=self.plan.steps, device=device, resume=self.resumed, on_step=on_step,
-                stop_on=(progress.interrupt(),),
+                stop_on=(progress.interrupt(),), gradient_checkpointing=gradient_checkpointing,
             )  # fmt: skip
+            state = fit(course)
         self.checkpoint.save(state)
         if state.steps_done < self.plan.steps:
             progress.say(f"Training stopped at step {state.steps_done} of {self.plan.steps}; what was learned is kept.")

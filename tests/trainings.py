@@ -7,14 +7,16 @@ import torch
 from flexiact_core.cogvideox.encodings import TrainingClip
 from flexiact_core.cogvideox.model import Posterior
 from flexiact_core.flexiact.fit import draw_refadapter_batch, fit_fae, fit_refadapter
+from flexiact_core.training import Course
 
 CPU = torch.device("cpu")
 GRADIENT_TOLERANCE = 2e-5
 
 
 def fit(base, scheduler, clips, **settings):
-    settings = {"steps": 4, "learning_rate": 3e-3, "seed": 7, "device": CPU, "num_tokens": 5} | settings
-    return fit_fae(base.transformer, scheduler, clips, **settings)
+    own = {name: settings.pop(name) for name in ("num_tokens", "debiased") if name in settings}
+    course = Course(**{"steps": 4, "learning_rate": 3e-3, "seed": 7, "device": CPU} | settings)
+    return fit_fae(base.transformer, scheduler, clips, course, **{"num_tokens": 5} | own)
 
 
 def clip_of(clips, which):
@@ -26,8 +28,9 @@ def fit_adapter(base, scheduler, clips, **settings):
     def draw_clip(generator):
         return clip_of(clips, int(torch.randint(2, (), generator=generator)))
 
-    settings = {"rank": 4, "steps": 2, "learning_rate": 1e-2, "seed": 7, "device": CPU} | settings
-    return fit_refadapter(base.transformer, scheduler, draw_clip, **settings)
+    rank = settings.pop("rank", 4)
+    course = Course(**{"steps": 2, "learning_rate": 1e-2, "seed": 7, "device": CPU} | settings)
+    return fit_refadapter(base.transformer, scheduler, draw_clip, course, rank=rank)
 
 
 def same_state(first, second):

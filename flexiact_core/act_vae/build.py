@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ..training import Recipe, descend
+from ..training import Course, Recipe, descend
 from .figures import ACTIONS, draw_figures
 from .fit import fit_action_poses, predictor_of
 from .judge import PoseJudge
@@ -33,12 +33,13 @@ def build_model(steps: int = 8000, judge_steps: int = 3000, seed: int = 0, repor
     model = None
     # The learning rate falls in three parts, each of which goes on from the last.
     for part, (share, rate) in enumerate(((0.5, 2e-3), (0.3, 6e-4), (0.2, 2e-4))):
-        state = fit_action_poses(
-            draw_lessons, num_actions=len(ACTIONS), latent=LATENT, steps=max(1, round(steps * share)),
-            learning_rate=rate, batch_size=64, seed=seed + part, device=torch.device("cpu"), recipe=RECIPE,
-            start_from=model,
+        course = Course(
+            max(1, round(steps * share)), rate, seed + part, torch.device("cpu"), batch_size=64,
             on_step=lambda step, loss, _: step % 500 == 0 and report(f"poses {step}: loss {loss:.2f}"),
         )  # fmt: skip
+        state = fit_action_poses(
+            draw_lessons, course, num_actions=len(ACTIONS), latent=LATENT, recipe=RECIPE, start_from=model
+        )
         model = predictor_of(state)
     return ACTVAE(model, tuple(ACTIONS), STEPS, MARGIN, judge=judge, name="figures")
 
@@ -71,11 +72,12 @@ def _learn_judge(steps: int, seed: int, report) -> PoseJudge:
         clips = draw_figures(256, STEPS + 1, generator, neutral=NEUTRAL, crossed=CROSSED)
         return F.cross_entropy(judge(clips.poses), clips.action)
 
-    descend(
-        dict(judge.named_parameters()), compute_loss, generator, steps=steps, learning_rate=2e-3, resume=None,
-        on_step=lambda step, loss, _: step % 500 == 0 and report(f"judge {step}: loss {loss:.3f}"), stop_on=(),
-        recipe=Recipe(weight_decay=0.0, gradient_clip=None, decoupled=False, halve_every=max(1, steps // 4)),
+    course = Course(
+        steps, 2e-3, seed, torch.device("cpu"),
+        on_step=lambda step, loss, _: step % 500 == 0 and report(f"judge {step}: loss {loss:.3f}"),
     )  # fmt: skip
+    recipe = Recipe(weight_decay=0.0, gradient_clip=None, decoupled=False, halve_every=max(1, steps // 4))
+    descend(dict(judge.named_parameters()), compute_loss, generator, course, recipe=recipe)
     return judge.eval().requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..metrics.poses import pose_errors
-from ..training import OnStep, Recipe, StopTraining, TrainingState, check_training_settings, descend
+from ..training import Course, Recipe, TrainingState, descend
 from .loading import LATENTS, POSES, make_model
 from .losses import KL_WEIGHT, NUM_DRAWS, pose_loss
 from .model import ActionPoses, roll_out
@@ -40,45 +40,36 @@ def start_predictor(num_actions: int, latent: int, generator: torch.Generator) -
 
 def fit_action_poses(
     draw_clips: DrawClips,
+    course: Course,
     *,
     num_actions: int,
     latent: int,
-    steps: int,
-    learning_rate: float,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
     kl_weight: float = KL_WEIGHT,
     start_from: ActionPoses | None = None,
     recipe: Recipe = RELEASED_RECIPE,
-    resume: TrainingState | None = None,
-    on_step: OnStep | None = None,
-    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
 ) -> TrainingState:
-    """The state after `steps` steps; predictor_of() makes a predictor of its parameters.
+    """The state after the course; predictor_of() makes a predictor of its parameters.
 
     draw_clips gives so many clips, at random, and says by their length how many poses are predicted. start_from is
-    copied, not changed. The rest is as in training.descend().
-    Raises SettingError if a setting is out of range, or start_from has other actions or another latent width.
+    copied, not changed.
+    Raises as training.descend() does, and SettingError if a setting is out of range, or start_from has other actions or
+    another latent width.
     """
-    check_training_settings(steps, learning_rate, batch_size, recipe)
+    course.check(recipe)
     _check(num_actions, kl_weight)
-    generator = torch.Generator().manual_seed(seed)
+    generator, device = course.generator(), course.device
     learner = start_predictor(num_actions, latent, generator)
     if start_from is not None:
         _copy(start_from, learner)
     learner.to(device).train()
 
     def compute_loss() -> Tensor:
-        poses, action = draw_clips(batch_size, generator)
+        poses, action = draw_clips(course.batch_size, generator)
         noise = torch.randn(NUM_DRAWS, poses.shape[1] - 1, len(poses), latent, generator=generator)
         poses = poses.to(device)
         return pose_loss(learner, poses[:, 0], poses[:, 1:], action.to(device), noise.to(device), kl_weight).total
 
-    return descend(
-        dict(learner.named_parameters()), compute_loss, generator, steps=steps, learning_rate=learning_rate,
-        resume=resume, on_step=on_step, stop_on=stop_on, recipe=recipe,
-    )  # fmt: skip
+    return descend(dict(learner.named_parameters()), compute_loss, generator, course, recipe=recipe)
 
 
 def _check(num_actions: int, kl_weight: float) -> None:

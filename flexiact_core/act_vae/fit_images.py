@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..training import OnStep, StopTraining, TrainingState, Turn, check_training_settings, descend
+from ..training import Course, TrainingState, Turn, descend
 from .fit import RELEASED_RECIPE
 from .loading import ACTVAE, CRITIC, GENERATOR, PREFIXES
 from .losses import adversarial_loss, critic_loss, generator_losses
@@ -53,33 +53,27 @@ class _Iteration:
 def fit_pose_to_image(
     draw_pictures: DrawPictures,
     model: ACTVAE,
+    course: Course,
     *,
-    steps: int,
-    learning_rate: float,
-    seed: int,
-    device: torch.device,
     sizes: ImageSizes = ImageSizes(),
     vgg: Mapping[str, Tensor] | None = None,
-    resume: TrainingState | None = None,
-    on_step: OnStep | None = None,
-    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
 ) -> TrainingState:
-    """The state after `steps` steps, four of which are one of the authors' iterations; networks_of() reads it.
+    """The state after the course, four steps of which are one of the authors' iterations; networks_of() reads it.
 
     draw_pictures gives the clips of one iteration and draws from the generator it is given alone. The first two steps
     of four teach the critic, on a true pose and on one that the model predicts, the others the generator.
     Raises as training.descend() does.
     """
-    check_training_settings(steps, learning_rate, 1, RELEASED_RECIPE)
-    generator = torch.Generator().manual_seed(seed)
+    course.check(RELEASED_RECIPE)
+    generator, device = course.generator(), course.device
     networks = _new_networks(len(model.actions), sizes, generator, device)
     vgg = None if vgg is None else {key: value.to(device) for key, value in vgg.items()}
-    done = 0 if resume is None else resume.steps_done
-    lessons = _Lessons(networks, draw_pictures, model.predictor.to(device), seed, device, vgg, done)
+    done = 0 if course.resume is None else course.resume.steps_done
+    lessons = _Lessons(networks, draw_pictures, model.predictor.to(device), course.seed, device, vgg, done)
     parameters = _by_key(networks, "named_parameters")
     return descend(
-        parameters, lessons.turns(parameters), generator, steps=steps, learning_rate=learning_rate, resume=resume,
-        on_step=on_step, stop_on=stop_on, recipe=RELEASED_RECIPE, buffers=_by_key(networks, "named_buffers"),
+        parameters, lessons.turns(parameters), generator, course, recipe=RELEASED_RECIPE,
+        buffers=_by_key(networks, "named_buffers"),
     )  # fmt: skip
 
 

@@ -54,13 +54,7 @@ def train(settings: argparse.Namespace) -> Path:
         processes.say("no --vgg file: the perceptual loss is left out")
     sizes = ImageSizes(settings.width, settings.blocks, settings.width, 3)
 
-    def fit(steps, learning_rate, seed, device, resume, on_step, **_):
-        return fit_pose_to_image(
-            draw, model, steps=steps, learning_rate=learning_rate, seed=seed, device=device, sizes=sizes, vgg=vgg,
-            resume=resume, on_step=on_step,
-        )  # fmt: skip
-
-    state = processes.train(settings, fit)
+    state = processes.train(settings, partial(fit_pose_to_image, draw, model, sizes=sizes, vgg=vgg))
     processes.say(f"{state.steps_done // STEPS_PER_ITERATION} iterations")
     learned = with_images(model, states_of_images(state))
     processes.finish(partial(save_act_vae, learned, settings.output, {"steps_done": str(state.steps_done)}))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import SettingError
-from ..training import OnStep, Recipe, StopTraining, TrainingState, check_training_settings, descend
+from ..training import Course, Recipe, TrainingState, descend
 from .model import AMG, CONV_IN, RANK, Adapter, apply_adapter, inject_lora
 from .sampling import NUM_TIMESTEPS, make_scheduler
 
@@ -46,54 +46,37 @@ def avatar_loss(unet, scheduler, video: Tensor, avatar: Tensor, noise: Tensor, t
 def fit_amg(
     amg: AMG,
     draw_clip: Callable[[torch.Generator], AvatarClip],
+    course: Course,
     *,
-    steps: int,
-    learning_rate: float,
-    seed: int,
-    device: torch.device,
-    batch_size: int = 1,
     rank: int = RANK,
     null_text: Tensor | None = None,
     caption_dropout: float = 0.0,
-    gradient_checkpointing: bool = False,
-    resume: TrainingState | None = None,
-    on_step: OnStep | None = None,
-    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
-    wrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
-    shard: tuple[int, int] = (0, 1),
 ) -> TrainingState:
-    """The state after `steps` steps; adapter_of() makes an Adapter of its parameters.
+    """The state after the course; adapter_of() makes an Adapter of its parameters.
 
     Goes on from the LoRA and input layer that `amg` has; a ModelScope base starts with a LoRA of `rank` that changes
-    nothing. Its UNet is on `device`, and left as it is. draw_clip gives a clip at random. With caption_dropout (0, the
-    release's, to 1) that share of captions is replaced by null_text (1, S, D). With several processes, `wrap` puts the
-    learner into a module that shares their gradients, batch_size is per process, and `shard` is this one's number and
-    their count: each draws the same whole batch and computes its part of it.
-    Everything else is as in training.descend(). Raises SettingError and FileError as that does.
+    nothing. Its UNet is on the course's device, and left as it is. draw_clip gives a clip at random. With
+    caption_dropout (0, the release's, to 1) that share of captions is replaced by null_text (1, S, D).
+    Raises SettingError and FileError as training.descend() does.
     Source: AMG's release, train_net_ddp.py, whose learning rate is constant but for the first ten steps.
     """
-    check_training_settings(steps, learning_rate, batch_size, RECIPE)
+    course.check(RECIPE)
     if caption_dropout and null_text is None:
         raise SettingError("caption_dropout: needs the text of no words. Set it to 0, or connect a text encoder.")
-    generator = torch.Generator().manual_seed(seed)
-    learner, parameters = make_learner(amg, rank, device, generator)
-    if gradient_checkpointing:
+    generator = course.generator()
+    learner, parameters = make_learner(amg, rank, course.device, generator)
+    if course.gradient_checkpointing:
         checkpoint_blocks(learner)
-    forward, scheduler = learner if wrap is None else wrap(learner), make_scheduler()
-    number, num_shards = shard
-    own = slice(number * batch_size, (number + 1) * batch_size)
+    forward, scheduler = course.wrapped(learner), make_scheduler()
 
     def compute_loss() -> Tensor:
-        clips = [draw_clip(generator) for _ in range(batch_size * num_shards)]
+        clips = [draw_clip(generator) for _ in range(course.whole_batch)]
         batch = draw_batch(clips, null_text, caption_dropout, generator)
-        batch = {name: value[own].to(device) for name, value in batch.items()}
+        batch = {name: value[course.own_part].to(course.device) for name, value in batch.items()}
         batch["text"] = batch["text"].to(amg.dtype)
         return avatar_loss(forward, scheduler, **batch)
 
-    return descend(
-        parameters, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
-        on_step=on_step, stop_on=stop_on, recipe=RECIPE,
-    )  # fmt: skip
+    return descend(parameters, compute_loss, generator, course, recipe=RECIPE)
 
 
 def adapter_of(state: TrainingState, name: str = "") -> Adapter:

@@ -21,13 +21,7 @@ from ..cogvideox.model import CogVideoXI2V, Posterior, for_num_latent_frames, sa
 from ..cogvideox.sampling import make_scheduler
 from ..errors import FileError
 from ..modules import share_weights
-from ..training import (
-    OnStep,
-    StopTraining,
-    TrainingState,
-    check_training_settings,
-    descend,
-)
+from ..training import Course, TrainingState, descend
 from .processor import project_motion, with_motion_attention
 from .refadapter import RefAdapter, inject_refadapter, learned_matrices, new_refadapter
 
@@ -43,33 +37,22 @@ def fit_fae(
     transformer: CogVideoXTransformer3DModel,
     scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler,
     clips: Clips,
+    course: Course,
     *,
-    steps: int,
-    learning_rate: float,
-    seed: int,
-    device: torch.device,
     num_tokens: int | None = None,
-    batch_size: int = 1,
-    gradient_checkpointing: bool = False,
     debiased: bool = True,
-    resume: TrainingState | None = None,
-    on_step: OnStep | None = None,
-    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
 ) -> TrainingState:
-    """The state after `steps` steps; its parameters[TOKENS] (layers, M, width) is what was learned of the action.
+    """The state after the course; its parameters[TOKENS] (layers, M, width) is what was learned of the action.
 
-    M is the base's text length unless num_tokens says otherwise. The transformer is on `device`, frozen and left as
-    it is; no adapter takes part. `resume` goes on from an earlier state, bit for bit as if it had never stopped.
-    on_step is called after each step with its index, its loss, and a function that gives the state. Exceptions of
-    `stop_on`, raised there or inside the model, end the training: the state after the last whole step is returned.
-    Raises SettingError if a setting is out of range or the loss is no longer a number, FileError if `resume`
+    M is the base's text length unless num_tokens says otherwise. The transformer is on the course's device, frozen and
+    left as it is; no adapter takes part.
+    Raises SettingError if a setting is out of range or the loss is no longer a number, FileError if what is resumed
     is of another base.
     Source: FlexiAct section 3.3.
     """
-    check_training_settings(steps, learning_rate, batch_size)
+    course.check()
     _check_learns_here(transformer)
-    config = transformer.config
-    generator = torch.Generator().manual_seed(seed)
+    config, generator, device = transformer.config, course.generator(), course.device
     shape = (
         config.num_layers,
         num_tokens or config.max_text_seq_length,
@@ -78,71 +61,51 @@ def fit_fae(
     # Not all zero: tokens that start equal get equal gradients and would stay one token for ever.
     tokens = torch.nn.Parameter((torch.randn(shape, generator=generator) * 0.02).to(device))
     learner = with_motion_attention(for_num_latent_frames(transformer, clips.video.mean.shape[1]))
-    if gradient_checkpointing:
+    if course.gradient_checkpointing:
         # Reaches the learner's own tree only, so that sampling with the same base stays without it.
         learner.enable_gradient_checkpointing()
 
     def compute_loss() -> Tensor:
-        batch = draw_fae_batch(clips, scheduler.config.num_train_timesteps, batch_size, generator, debiased)
+        batch = draw_fae_batch(clips, scheduler.config.num_train_timesteps, course.batch_size, generator, debiased)
         motion = project_motion(learner, [(tokens.to(batch.prompt_embeds.dtype), 1.0)])
         return denoising_loss(learner, scheduler, batch.to(device), {"motion": motion})
 
-    return descend(
-        {TOKENS: tokens}, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
-        on_step=on_step, stop_on=stop_on,
-    )  # fmt: skip
+    return descend({TOKENS: tokens}, compute_loss, generator, course)
 
 
 def fit_refadapter(
     transformer: CogVideoXTransformer3DModel,
     scheduler: CogVideoXDPMScheduler | CogVideoXDDIMScheduler,
     draw_clip: Callable[[torch.Generator], TrainingClip],
+    course: Course,
     *,
     rank: int = 64,
-    steps: int,
-    learning_rate: float,
-    seed: int,
-    device: torch.device,
-    batch_size: int = 1,
-    gradient_checkpointing: bool = False,
-    resume: TrainingState | None = None,
-    on_step: OnStep | None = None,
-    stop_on: tuple[type[BaseException], ...] = (StopTraining,),
-    wrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
-    shard: tuple[int, int] = (0, 1),
 ) -> TrainingState:
-    """The state after `steps` steps; refadapter_of() makes a RefAdapter of its parameters.
+    """The state after the course; refadapter_of() makes a RefAdapter of its parameters.
 
     draw_clip gives one encoded clip at a time, at random. The LoRA counts with weight 1, no motion tokens take part,
     and the clip's first latent frame is replaced by that of the condition image, a random frame of the clip.
-    With several processes, `wrap` puts the learning transformer into a module that shares their gradients, batch_size
-    is per process, and `shard` is this one's number and their count: each draws the same whole batch and computes its
-    part of it, so that the result is that of one process with the whole batch. Everything else is as in fit_fae().
+    Everything else is as in fit_fae().
     Source: FlexiAct section 3.2.
     """
-    check_training_settings(steps, learning_rate, batch_size)
+    course.check()
     _check_learns_here(transformer)
-    generator = torch.Generator().manual_seed(seed)
-    config = transformer.config
-    start = new_refadapter(config.num_layers, rank, width_of(config), seed)
-    learner, parameters = start_learning(transformer, start, device)
-    if gradient_checkpointing:
+    generator, config = course.generator(), transformer.config
+    start = new_refadapter(config.num_layers, rank, width_of(config), course.seed)
+    learner, parameters = start_learning(transformer, start, course.device)
+    if course.gradient_checkpointing:
         learner.enable_gradient_checkpointing()
-    forward = learner if wrap is None else wrap(learner)
-    number, num_shards = shard
-    own = slice(number * batch_size, (number + 1) * batch_size)
+    forward = course.wrapped(learner)
 
     def compute_loss() -> Tensor:
-        clips = [draw_clip(generator) for _ in range(batch_size * num_shards)]
-        batch = draw_refadapter_batch(clips, scheduler.config.num_train_timesteps, generator).part(own).to(device)
+        clips = [draw_clip(generator) for _ in range(course.whole_batch)]
+        batch = draw_refadapter_batch(clips, scheduler.config.num_train_timesteps, generator).part(course.own_part)
+        batch = batch.to(course.device)
         # Clips differ in length, and so in the learned positions that count; this tree is the learner's own.
         learner.patch_embed = for_num_latent_frames(transformer, batch.video_latents.shape[1]).patch_embed
         return denoising_loss(forward, scheduler, batch)
 
-    return descend(
-        parameters, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
-        on_step=on_step, stop_on=stop_on,
-    )  # fmt: skip
+    return descend(parameters, compute_loss, generator, course)
 
 
 def start_learning(
@@ -158,10 +121,10 @@ def start_learning(
     return learner, parameters
 
 
-def refadapter_fit(base: CogVideoXI2V, clips: EncodedClips, rank: int, **options) -> Callable[..., TrainingState]:
-    """fit_refadapter() on a base and its encoded clips: what is left are the settings of a training, by name."""
+def refadapter_fit(base: CogVideoXI2V, clips: EncodedClips, rank: int) -> Callable[[Course], TrainingState]:
+    """fit_refadapter() on a base and its encoded clips: what is left is the course of the training."""
     scheduler = make_scheduler(base.scheduler_config, "DPM")
-    return partial(fit_refadapter, base.transformer, scheduler, clips.draw, rank=rank, **options)
+    return partial(fit_refadapter, base.transformer, scheduler, clips.draw, rank=rank)
 
 
 def refadapter_of(

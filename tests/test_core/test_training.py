@@ -12,7 +12,7 @@ from flexiact_core.errors import FileError
 from flexiact_core.flexiact.fit import (
     TOKENS,
 )
-from flexiact_core.training import Checkpoint, StopTraining, descend, follow, load_state, save_state
+from flexiact_core.training import Checkpoint, Course, StopTraining, descend, follow, load_state, save_state
 from flexiact_core.weight_files import write_tensors
 
 CPU = torch.device("cpu")
@@ -122,8 +122,8 @@ def line(generator, parameters):
 def learn_line(steps, **options):
     generator = torch.Generator().manual_seed(0)
     parameters = {"slope": torch.nn.Parameter(torch.zeros(()))}
-    settings = {"learning_rate": 0.1, "resume": None, "on_step": None, "stop_on": ()} | options
-    return descend(parameters, line(generator, parameters), generator, steps=steps, **settings)
+    course = Course(**{"steps": steps, "learning_rate": 0.1, "seed": 0, "device": torch.device("cpu")} | options)
+    return descend(parameters, line(generator, parameters), generator, course)
 
 
 def test_a_checkpoint_is_written_when_it_is_due_and_says_how_far_it_came(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
-from flexiact_core.training import Recipe, StopTraining, Turn, descend
+from flexiact_core.training import Course, Recipe, StopTraining, Turn, descend
 
 RECIPE = Recipe(weight_decay=0.1, gradient_clip=None, decoupled=False, halve_every=2)
 
@@ -25,10 +25,8 @@ def learn(steps: int, resume=None, on_step=None):
         return compute
 
     turns = [Turn(loss_of(1.0), ("a",)), Turn(loss_of(2.0), ("b",)), Turn(loss_of(3.0), ("b",))]
-    return descend(
-        parameters, turns, generator, steps=steps, learning_rate=0.1, resume=resume, on_step=on_step,
-        stop_on=(StopTraining,), recipe=RECIPE, buffers={"counter": counter},
-    )  # fmt: skip
+    course = Course(steps, 0.1, 0, torch.device("cpu"), resume=resume, on_step=on_step)
+    return descend(parameters, turns, generator, course, recipe=RECIPE, buffers={"counter": counter})
 
 
 def test_a_turn_moves_its_own_parameters_alone():

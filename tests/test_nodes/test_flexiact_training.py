@@ -239,7 +239,7 @@ def test_an_adapter_that_release_0_2_0_left_at_step_3_goes_on_as_that_release_wo
     from flexiact_core.cogvideox.model import Posterior
     from flexiact_core.cogvideox.sampling import make_scheduler
     from flexiact_core.flexiact.fit import fit_refadapter
-    from flexiact_core.training import load_state
+    from flexiact_core.training import Course, load_state
 
     def draw(generator):
         def rand(*shape):
@@ -251,8 +251,8 @@ def test_an_adapter_that_release_0_2_0_left_at_step_3_goes_on_as_that_release_wo
     resumed, metadata = load_state(RECORDED / "refadapter_3.safetensors")
     assert (resumed.steps_done, metadata["steps_done"]) == (3, "3")
     state = fit_refadapter(
-        recorded_model.base.transformer, make_scheduler(recorded_model.base.scheduler_config, "DPM"), draw, rank=2,
-        steps=6, learning_rate=0.01, seed=5, device=torch.device("cpu"), resume=resumed,
+        recorded_model.base.transformer, make_scheduler(recorded_model.base.scheduler_config, "DPM"), draw,
+        Course(6, 0.01, 5, torch.device("cpu"), resume=resumed), rank=2,
     )  # fmt: skip
     expected, _ = load_state(RECORDED / "refadapter_6.safetensors")
     assert_close(state.losses, expected.losses, atol=1e-5, rtol=1e-4)

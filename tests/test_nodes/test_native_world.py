@@ -177,13 +177,14 @@ def test_an_action_that_was_just_trained_on_our_base_runs_natively(world, tmp_pa
     from flexiact_core.flexiact.fae import FAE, load_fae, save_fae
     from flexiact_core.flexiact.fit import TOKENS, fit_fae
     from flexiact_core.flexiact.transfer import transfer_action
+    from flexiact_core.training import Course
 
     base, reference = world.base, torch.from_numpy(shipped.example("slide").reference)
     clips = encode_clips(base.vae, [reference], *(embeds.clone() for embeds in world.embeds), CPU)
     scheduler = make_scheduler(base.scheduler_config, "DDIM")
     # Of its own: the other was made where nothing can be learned.
     learner = load_base(shipped.base_folder(), shipped.base_folder(), torch.float32).transformer
-    state = fit_fae(learner, scheduler, clips, steps=3, learning_rate=0.05, seed=0, device=CPU)
+    state = fit_fae(learner, scheduler, clips, Course(3, 0.05, 0, CPU))
     save_fae(FAE(state.parameters[TOKENS].detach(), "slide"), tmp_path / "slide.safetensors")
     faes = ((load_fae(tmp_path / "slide.safetensors"), 1.0),)
     own = transfer_action(base, world.posterior, *world.embeds, world.run, faes=faes, bias=MotionBias())

@@ -15,7 +15,7 @@ from flexiact_pack.nodes.flexiact import FILES  # noqa: E402
 from flexiact_pack.nodes.host import memory, progress  # noqa: E402
 
 from flexiact_core.errors import FileError, SettingError  # noqa: E402
-from flexiact_core.training import Checkpoint, TrainingState, descend, load_state  # noqa: E402
+from flexiact_core.training import Checkpoint, Course, TrainingState, descend, load_state  # noqa: E402
 from flexiact_core.weight_files import write_tensors  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("model_folders")
@@ -26,18 +26,15 @@ PLAN = training.Plan(
 )  # fmt: skip
 
 
-def fit(*, steps, learning_rate, batch_size, seed, device, resume, on_step, stop_on) -> TrainingState:
+def fit(course: Course) -> TrainingState:
     """Moves a point towards random ones, with the core's own loop: as small as a training can be."""
-    point = torch.nn.Parameter(torch.zeros(3, device=device))
-    generator = torch.Generator().manual_seed(seed)
+    point = torch.nn.Parameter(torch.zeros(3, device=course.device))
+    generator = course.generator()
 
     def compute_loss():
-        return (point - torch.rand(batch_size, 3, generator=generator)).square().mean()
+        return (point - torch.rand(course.batch_size, 3, generator=generator)).square().mean()
 
-    return descend(
-        {"point": point}, compute_loss, generator, steps=steps, learning_rate=learning_rate, resume=resume,
-        on_step=on_step, stop_on=stop_on,
-    )  # fmt: skip
+    return descend({"point": point}, compute_loss, generator, course)
 
 
 @pytest.fixture
@@ -204,7 +201,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(patcher,
     (model_folders / "flexiact" / place).write_text("a file where the folder would be")
     run = training.Training(FILES, PLAN, {"base": "b"}, "points")
     with pytest.raises(FileError, match=f"^{place}: nothing can be saved"):
-        run.run(patcher, 0, lambda **_: pytest.fail("a step was made"))
+        run.run(patcher, 0, lambda _: pytest.fail("a step was made"))
 
 
 def test_half_an_emoji_in_a_name_is_no_obstacle(patcher):

@@ -59,6 +59,7 @@ def learn_action(
     from ...cogvideox.model import clip_format, encode_prompt
     from ...cogvideox.sampling import make_scheduler
     from ...flexiact.fit import TOKENS, fit_fae
+    from ...training import Course
 
     where = torch.device(device)
     example = shipped.example(action)
@@ -76,19 +77,9 @@ def learn_action(
         stages.append((steps + settle_steps, FAE_SETTLE_RATE))
     state = None
     for total, rate in stages:
-        state = fit_fae(
-            base.transformer,
-            make_scheduler(base.scheduler_config, "DPM"),
-            clips,
-            steps=total,
-            learning_rate=rate,
-            seed=seed,
-            device=where,
-            num_tokens=length,
-            batch_size=FAE_BATCH_SIZE,
-            debiased=debiased,
-            resume=state,
-        )
+        course = Course(total, rate, seed, where, batch_size=FAE_BATCH_SIZE, resume=state)
+        scheduler = make_scheduler(base.scheduler_config, "DPM")
+        state = fit_fae(base.transformer, scheduler, clips, course, num_tokens=length, debiased=debiased)
     return state.parameters[TOKENS]
 
 
@@ -187,7 +178,7 @@ def build_refadapter(
     from ...cogvideox.sampling import make_scheduler
     from ...flexiact.fit import fit_refadapter, refadapter_of
     from ...flexiact.refadapter import save_refadapter
-    from ...training import StopTraining
+    from ...training import Course, StopTraining
 
     target = shipped.refadapter_path(weights)
     if target.exists():
@@ -203,18 +194,11 @@ def build_refadapter(
         if minutes is not None and time.monotonic() - started > 60 * minutes:
             raise StopTraining
 
-    state = fit_refadapter(
-        base.transformer,
-        make_scheduler(base.scheduler_config, "DPM"),
-        draw_clip,
-        rank=REFADAPTER_RANK,
-        steps=steps,
-        learning_rate=REFADAPTER_LEARNING_RATE,
-        seed=0,
-        device=torch.device(device),
-        batch_size=REFADAPTER_BATCH_SIZE,
-        on_step=on_step,
+    course = Course(
+        steps, REFADAPTER_LEARNING_RATE, 0, torch.device(device), batch_size=REFADAPTER_BATCH_SIZE, on_step=on_step
     )
+    scheduler = make_scheduler(base.scheduler_config, "DPM")
+    state = fit_refadapter(base.transformer, scheduler, draw_clip, course, rank=REFADAPTER_RANK)
     learned = refadapter_of(state)
     half = replace(learned, tensors={key: value.half() for key, value in learned.tensors.items()})
     metadata = {"base": base_signature(base.transformer), "steps": str(state.steps_done)}

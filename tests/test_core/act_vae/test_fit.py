@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from flexiact_core.act_vae.fit import (
 )
 from flexiact_core.act_vae.losses import pose_loss
 from flexiact_core.errors import FileError, SettingError
-from flexiact_core.training import StopTraining, load_state, save_state
+from flexiact_core.training import Course, StopTraining, load_state, save_state
 
 SETTINGS = {
     "num_actions": 9, "latent": 8, "steps": 6, "learning_rate": 2e-3, "batch_size": 4, "seed": 1,
@@ -27,7 +27,10 @@ SETTINGS = {
 
 
 def learn(**changes):
-    return fit_action_poses(draw_lessons, **SETTINGS | changes)
+    settings = SETTINGS | changes
+    names = {field.name for field in fields(Course)}
+    course = Course(**{name: settings.pop(name) for name in names & settings.keys()})
+    return fit_action_poses(draw_lessons, course, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from act_vae_data import put_list
@@ -18,7 +20,7 @@ from flexiact_core.act_vae.source import standing_source
 from flexiact_core.errors import FileError, SettingError, ShapeError
 from flexiact_core.poses.sequence import PoseSequence
 from flexiact_core.poses.skeletons import PENN13
-from flexiact_core.training import StopTraining, load_state, save_state
+from flexiact_core.training import Course, StopTraining, load_state, save_state
 
 SIZES = ImageSizes(4, 1, 4, 1)
 SETTINGS = {"steps": 6, "learning_rate": 2e-4, "seed": 0, "device": torch.device("cpu"), "sizes": SIZES}
@@ -84,7 +86,10 @@ def draw_random(generator: torch.Generator) -> list[PictureClip]:
 
 
 def learn(model, **changes):
-    return fit_pose_to_image(draw_random, model, **SETTINGS | changes)
+    settings = SETTINGS | changes
+    names = {field.name for field in fields(Course)}
+    course = Course(**{name: settings.pop(name) for name in names & settings.keys()})
+    return fit_pose_to_image(draw_random, model, course, **settings)
 
 
 def test_the_four_steps_of_an_iteration_are_the_authors(model):

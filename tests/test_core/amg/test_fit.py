@@ -9,7 +9,7 @@ from flexiact_core.amg.loading import check_adapter, load_adapter, save_adapter,
 from flexiact_core.amg.model import apply_adapter, inject_lora, lora_shapes
 from flexiact_core.amg.sampling import make_scheduler
 from flexiact_core.errors import FileError, SettingError
-from flexiact_core.training import StopTraining, load_state, save_state
+from flexiact_core.training import Course, StopTraining, load_state, save_state
 
 CPU = torch.device("cpu")
 
@@ -22,8 +22,9 @@ def clip():
 
 
 def fit(small, clip, **settings):
-    defaults = {"steps": 3, "learning_rate": 1e-3, "seed": 0, "device": CPU}
-    return fit_amg(small, lambda generator: clip, **defaults | settings)
+    own = {name: settings.pop(name) for name in ("rank", "null_text", "caption_dropout") if name in settings}
+    course = Course(**{"steps": 3, "learning_rate": 1e-3, "seed": 0, "device": CPU} | settings)
+    return fit_amg(small, lambda generator: clip, course, **own)
 
 
 def same(first, second):

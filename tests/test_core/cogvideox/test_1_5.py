@@ -14,6 +14,7 @@ from flexiact_core.flexiact.fae import FAE
 from flexiact_core.flexiact.fit import TOKENS, fit_fae
 from flexiact_core.flexiact.refadapter import check_refadapter, load_refadapter, save_refadapter
 from flexiact_core.flexiact.transfer import transfer_action
+from flexiact_core.training import Course
 
 CPU = torch.device("cpu")
 
@@ -78,27 +79,20 @@ def test_its_training_clips_fill_whole_patches(plain):
 
 def test_an_action_is_learned_on_it_and_goes_on_bit_for_bit(plain, tmp_path):
     scheduler, clips = make_scheduler(plain.scheduler_config, "DPM"), clips_of(plain)
-    settings = {"learning_rate": 0.01, "seed": 4, "device": CPU, "num_tokens": 5}
-    whole = fit_fae(plain.transformer, scheduler, clips, steps=4, **settings)
-    half = fit_fae(plain.transformer, scheduler, clips, steps=2, **settings)
-    rest = fit_fae(plain.transformer, scheduler, clips, steps=4, resume=half, **settings)
+
+    def fit(steps, resume=None):
+        course = Course(steps, 0.01, 4, CPU, resume=resume)
+        return fit_fae(plain.transformer, scheduler, clips, course, num_tokens=5)
+
+    whole, rest = fit(4), fit(4, fit(2))
     assert torch.equal(whole.parameters[TOKENS], rest.parameters[TOKENS])
     assert all(torch.isfinite(torch.as_tensor(whole.losses)))
 
 
 def test_training_lowers_its_own_loss(plain):
     scheduler, clips = make_scheduler(plain.scheduler_config, "DPM"), clips_of(plain)
-    state = fit_fae(
-        plain.transformer,
-        scheduler,
-        clips,
-        steps=30,
-        learning_rate=0.05,
-        seed=4,
-        device=CPU,
-        num_tokens=5,
-        batch_size=4,
-    )
+    course = Course(30, 0.05, 4, CPU, batch_size=4)
+    state = fit_fae(plain.transformer, scheduler, clips, course, num_tokens=5)
     losses = torch.as_tensor(state.losses)
     assert losses[-10:].mean() < losses[:10].mean()
 

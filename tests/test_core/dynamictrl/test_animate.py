@@ -353,6 +353,7 @@ def test_the_last_decoded_frames_are_the_clips_own():
 
 def test_nothing_is_learned_on_it_without_poses(dynamictrl):
     from flexiact_core.flexiact.fit import fit_fae
+    from flexiact_core.training import Course
 
     with pytest.raises(FileError, match="Train on plain CogVideoX 1.5"):
-        fit_fae(dynamictrl.transformer, None, None, steps=1, learning_rate=0.1, seed=0, device=CPU)
+        fit_fae(dynamictrl.transformer, None, None, Course(1, 0.1, 0, CPU))

@@ -23,7 +23,7 @@ from flexiact_core.flexiact.fit import (
 )
 from flexiact_core.flexiact.processor import project_motion, with_motion_attention
 from flexiact_core.flexiact.refadapter import learned_matrices, with_refadapters
-from flexiact_core.training import TrainingState, check_training_settings
+from flexiact_core.training import Course, TrainingState, check_training_settings
 
 CPU = torch.device("cpu")
 LOSS_RTOL = 1e-6
@@ -253,10 +253,9 @@ def test_the_trainer_itself_takes_the_recorded_fae_step(golden, recorded, golden
     monkeypatch.setattr(fit_module, "draw_fae_batch", lambda *_: batch)
     latents = Posterior(batch.video_latents, torch.zeros_like(batch.video_latents))
     clips = Clips(latents, latents, batch.prompt_embeds, batch.prompt_embeds, 1.0)
-    state = fit_fae(
-        golden.transformer, golden_scheduler, clips, steps=1, learning_rate=1e-3, seed=0, device=CPU,
-        num_tokens=golden.fae.tokens.shape[1], resume=starting_from({TOKENS: golden.fae.tokens.float()}),
-    )  # fmt: skip
+    course = Course(1, 1e-3, 0, CPU, resume=starting_from({TOKENS: golden.fae.tokens.float()}))
+    num_tokens = golden.fae.tokens.shape[1]
+    state = fit_fae(golden.transformer, golden_scheduler, clips, course, num_tokens=num_tokens)
     assert state.losses[0].item() == pytest.approx(recorded["fae.loss"].item(), rel=LOSS_RTOL)
     by_layer = {
         f"exp_avg/{TOKEN_KEY.format(layer)}": moment[None] for layer, moment in enumerate(first_moments(state)[TOKENS])
@@ -272,10 +271,10 @@ def test_the_trainer_itself_takes_the_recorded_refadapter_step(golden, recorded,
     batch.video_latents[:, :1] = batch.image_latents
     monkeypatch.setattr(fit_module, "draw_refadapter_batch", lambda *_: batch)
     adapter = golden.refadapter
+    start = starting_from({key: value.float() for key, value in adapter.tensors.items()})
+    course = Course(1, 1e-3, 0, CPU, batch_size=len(batch.timesteps), resume=start)
     state = fit_refadapter(
-        golden.transformer, golden_scheduler, lambda generator: None, rank=adapter.rank, steps=1, learning_rate=1e-3,
-        seed=0, device=CPU, batch_size=len(batch.timesteps),
-        resume=starting_from({key: value.float() for key, value in adapter.tensors.items()}),
+        golden.transformer, golden_scheduler, lambda generator: None, course, rank=adapter.rank
     )  # fmt: skip
     assert state.losses[0].item() == pytest.approx(recorded["refadapter.loss"].item(), rel=LOSS_RTOL)
     assert_one_step_took_the_recorded_gradients(state, recorded, "refadapter.grad.")
