@@ -1,4 +1,4 @@
-"""How long Train FAE takes to learn an action of the small world in a real ComfyUI, and how well it has learned it:
+"""How long Train Action takes to learn an action of the small world in a real ComfyUI, and how well it has learned it:
 `python -m benchmarks.train_fae`.
 
 Seconds are from queueing to the saved action, the base's loading and the clip's encoding included. Accuracy and slope

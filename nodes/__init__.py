@@ -27,6 +27,7 @@ from .native import (
 )
 from .native_samplers import CogVideoXNoise, CogVideoXSampler, CogVideoXSchedule
 from .poses import AlignPose, DrawPose
+from .released import GetReleasedModels
 from .world import LoadExampleAction, MeasureAction
 
 NODE_CLASS_MAPPINGS = {
@@ -66,6 +67,7 @@ NODE_CLASS_MAPPINGS = {
     "CogVideoXSampler": CogVideoXSampler,
     "CogVideoXSchedule": CogVideoXSchedule,
     "LoadCogVideoXLora": LoadCogVideoXLora,
+    "GetReleasedModels": GetReleasedModels,
 }
 
 check_inputs(NODE_CLASS_MAPPINGS.values())
@@ -76,8 +78,14 @@ MODEL_FOLDERS = (
     metrics.CLIPS,
 )  # fmt: skip
 SHIPPED = Path(__file__).parent.parent / "flexiact_core" / "world" / "weights"
+INPUTS = Path(__file__).parent.parent / "workflows" / "inputs"
 
 
 def register_folders() -> None:
     """Makes MODEL_FOLDERS known to ComfyUI. Lists of files are read after it."""
     folders.register_folders(MODEL_FOLDERS, SHIPPED)
+
+
+def put_inputs() -> None:
+    """Puts the pictures that the pack's workflows begin with into ComfyUI's input folder."""
+    folders.put_inputs(INPUTS)

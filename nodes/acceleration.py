@@ -18,7 +18,7 @@ class FlexiActAcceleration(io.ComfyNode):
             display_name="FlexiAct Acceleration",
             category="FlexiAct",
             description=(
-                "Ways for FlexiAct Sampler to save time. The result differs from the exact one in rounding only, "
+                "Ways for Action Transfer to save time. The result differs from the exact one in rounding only, "
                 "unless a step cache or attention 'sage' is chosen."
             ),
             search_aliases=["flexiact speed", "teacache", "first block cache", "taylorseer", "torch compile", "sage"],
@@ -84,7 +84,7 @@ class FlexiActAcceleration(io.ComfyNode):
                     ),
                 ),
             ],
-            outputs=[AccelerationSocket.Output(display_name="acceleration", tooltip="For FlexiAct Sampler.")],
+            outputs=[AccelerationSocket.Output(display_name="acceleration", tooltip="For Action Transfer.")],
         )
 
     @classmethod

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from ..flexiact_core.cogvideox.cards import Plan
 
 BASES = folders.ModelFolder(
-    "CogVideo", "hf download zai-org/CogVideoX-5b-I2V --local-dir {folder}/CogVideoX-5b-I2V", "the base"
+    "CogVideo",
+    "hf download zai-org/CogVideoX-5b-I2V --local-dir {folder}/CogVideoX-5b-I2V",
+    "the base",
+    (
+        ("DynamiCtrl-Mask_B01", "hf download gulucaptain/Dynamictrl-Mask_B01 --local-dir {folder}/DynamiCtrl-Mask_B01"),
+        ("DynamiCtrl-Mask_C01", "hf download gulucaptain/Dynamictrl-Mask_C01 --local-dir {folder}/DynamiCtrl-Mask_C01"),
+        ("DynamiCtrl", "hf download gulucaptain/DynamiCtrl --local-dir {folder}/DynamiCtrl"),
+    ),
 )
 
 TEXT_ENCODERS = folders.ModelFolder("text_encoders")
@@ -86,7 +93,7 @@ class LoadCogVideoXI2V(io.ComfyNode):
             ],
             outputs=[
                 CogVideoXI2VSocket.Output(
-                    display_name="model", tooltip="The base, for Apply RefAdapter, FlexiAct Sampler and Train FAE."
+                    display_name="model", tooltip="The base, for Apply RefAdapter, Action Transfer and Train Action."
                 )
             ],
         )

@@ -6,12 +6,13 @@ from comfy_api.latest import io
 
 from ..flexiact_core.cogvideox.family import DYNAMICTRL as RELEASED
 from . import inputs
+from .cogvideox import BASES
 from .dynamictrl_sampling import check_inputs, count_frames, perform_poses
 from .host import media
 from .sockets import BaseModel, FAESocket, PosesSocket
 from .training import not_computed
 
-DOWNLOAD = "hf download gulucaptain/DynamiCtrl --local-dir models/CogVideo/DynamiCtrl"
+DOWNLOAD = BASES.command(name="DynamiCtrl")
 
 TRAINED = f"DynamiCtrl was trained at {RELEASED.width_px}x{RELEASED.height_px}, Mask C01 at 576x1024."
 
@@ -21,7 +22,7 @@ class DynamiCtrlSampler(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="DynamiCtrlSampler",
-            display_name="DynamiCtrl Sampler",
+            display_name="Pose Transfer, Dance (DynamiCtrl)",
             category="FlexiAct",
             description=(
                 "Makes a video in which the person of the picture performs the poses of a driving video. Needs "

@@ -1,4 +1,4 @@
-"""What DynamiCtrl Sampler does: poses drawn and encoded, an action if there is one, the run, the frames to keep."""
+"""What Pose Transfer does: poses drawn and encoded, an action if there is one, the run, the frames to keep."""
 
 from __future__ import annotations
 

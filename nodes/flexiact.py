@@ -79,19 +79,19 @@ class LoadFAEEmbedding(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoadFAEEmbedding",
-            display_name="Load FAE Embedding",
+            display_name="Load Action (FAE)",
             category="FlexiAct",
             description=(
-                "Loads one learned action (FAE). Connect another Load FAE Embedding to 'fae' to combine two actions; "
+                "Loads one learned action (FAE). Connect another Load Action to 'fae' to combine two actions; "
                 "each keeps its own strength."
             ),
-            search_aliases=["fae", "action", "motion embedding", "motion tokens", "flexiact action"],
+            search_aliases=["fae", "load fae embedding", "motion embedding", "flexiact action"],
             inputs=[
                 inputs.file_list(
                     "fae_file",
                     folders.find_files(FILES, FAE_WORDS),
-                    "An action (.safetensors or released .pt) in models/flexiact. Train FAE makes new ones. To fetch "
-                    "the released ones: " + FILES.command(),
+                    "An action (.safetensors or released .pt) in models/flexiact. Train Action makes new ones. To "
+                    "fetch the released ones: " + FILES.command(),
                 ),
                 io.Float.Input(
                     "strength",
@@ -130,13 +130,13 @@ class FlexiActSampler(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="FlexiActSampler",
-            display_name="FlexiAct Sampler",
+            display_name="Action Transfer (animate image, motion transfer)",
             category="FlexiAct",
             description=(
                 "Makes a video in which the picture performs the action. Without an action it is plain CogVideoX "
                 "image-to-video."
             ),
-            search_aliases=["flexiact", "action transfer", "motion transfer", "cogvideox sampler", "animate image"],
+            search_aliases=["flexiact", "action transfer", "motion transfer", "animate image", "flexiact sampler"],
             inputs=[
                 inputs.model("The base, with RefAdapter applied for action transfer.", lazy=True),
                 io.Image.Input(

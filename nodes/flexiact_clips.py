@@ -111,7 +111,7 @@ class PrepareActionClips(io.ComfyNode):
                 inputs.seed("Fixes where the window and the crops lie."),
             ],
             outputs=[
-                ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train FAE."),
+                ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train Action."),
                 io.Image.Output(display_name="preview", tooltip="A row for each crop, with a few of its frames."),
             ],
         )
@@ -165,7 +165,7 @@ class LoadReleasedAction(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train FAE."),
+                ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train Action."),
                 io.Image.Output(display_name="preview", tooltip="A row for each clip, with a few of its frames."),
                 io.Image.Output(
                     display_name="targets", is_output_list=True, tooltip="The target pictures, one after the other."

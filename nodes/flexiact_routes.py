@@ -1,8 +1,9 @@
-"""What the pictures on the nodes ask the server: the weighting over the steps, and the clip that shows an action."""
+"""What the nodes in the browser ask the server: the weighting over the steps, an action's clip, what is missing."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
@@ -14,13 +15,14 @@ from .host import folders
 
 
 def add_routes(routes: web.RouteTableDef) -> None:
-    """Puts /flexiact/weighting and /flexiact/preview among `routes`."""
+    """Puts /flexiact/weighting, /flexiact/preview and /flexiact/missing among `routes`."""
     routes.get("/flexiact/weighting")(answer_weighting)
     routes.get("/flexiact/preview")(answer_preview)
+    routes.get("/flexiact/missing")(answer_missing)
 
 
 async def answer_weighting(request: web.Request) -> web.Response:
-    """JSON of the weighting that settings of FlexiAct Sampler, by their input names, make.
+    """JSON of the weighting that settings of Action Transfer, by their input names, make.
 
     `base`, a name in the list of Load CogVideoX I2V, is whose own values stand for what is auto; without it, or with
     one that is not there, the released base's do.
@@ -36,7 +38,7 @@ async def answer_weighting(request: web.Request) -> web.Response:
 
 
 async def answer_preview(request: web.Request) -> web.StreamResponse:
-    """The .mp4 beside `file`, a name in the list of Load FAE Embedding; status 204, and nothing, if there is none.
+    """The .mp4 beside `file`, a name in the list of Load Action; status 204, and nothing, if there is none.
 
     Status 404 with a sentence under "error" if the list does not hold the name.
     """
@@ -49,6 +51,26 @@ async def answer_preview(request: web.Request) -> web.StreamResponse:
         return web.Response(status=204)
     # An action trained anew has a new clip under the same name.
     return web.FileResponse(preview, headers={"Cache-Control": "no-cache"})
+
+
+async def answer_missing(request: web.Request) -> web.Response:
+    """JSON of the sentence that node type `node` has for the files that its other inputs, by name, choose.
+
+    sentence is empty where all of them are there, and for a node that chooses none.
+    """
+    return web.json_response({"sentence": await asyncio.to_thread(_missing, request.query)})
+
+
+def _missing(chosen: Mapping[str, str]) -> str:
+    from . import NODE_CLASS_MAPPINGS
+
+    node = NODE_CLASS_MAPPINGS.get(chosen.get("node", ""))
+    if node is None or "validate_inputs" not in node.__dict__:
+        return ""
+    asks = inspect.signature(node.validate_inputs).parameters
+    values = {name: chosen.get(name) for name, one in asks.items() if name in chosen or one.default is one.empty}
+    answer = node.validate_inputs(**values)
+    return answer if isinstance(answer, str) else ""
 
 
 def _weighting(settings: Mapping[str, str]) -> dict:

@@ -1,4 +1,4 @@
-"""What FlexiAct Sampler does: adapters put into the weights or beside them, the run, the picture of attention."""
+"""What Action Transfer does: adapters put into the weights or beside them, the run, the picture of attention."""
 
 from __future__ import annotations
 

@@ -34,11 +34,11 @@ class TrainFAE(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="TrainFAE",
-            display_name="Train FAE",
+            display_name="Train Action (FAE)",
             category="FlexiAct/training",
             description=(
-                "Learns the action of one reference video and saves it in models/flexiact/fae, where Load FAE "
-                "Embedding finds it. Cancel keeps what was learned; the same settings and Queue go on from there."
+                "Learns the action of one reference video and saves it in models/flexiact/fae, where Load "
+                "Action finds it. Cancel keeps what was learned; the same settings and Queue go on from there."
             ),
             search_aliases=["flexiact train", "learn action", "motion inversion", "train action"],
             inputs=[
@@ -78,7 +78,7 @@ class TrainFAE(io.ComfyNode):
                         "sampling."
                     ),
                 ),
-                inputs.cfg("sample_cfg", "Guidance of the sample videos, as in FlexiAct Sampler.", advanced=True),
+                inputs.cfg("sample_cfg", "Guidance of the sample videos, as in Action Transfer.", advanced=True),
                 io.Boolean.Input(
                     "released_format",
                     default=False,

@@ -157,7 +157,7 @@ class CogVideoXImageToVideo(io.ComfyNode):
                     "draw_latents",
                     default=True,
                     advanced=True,
-                    tooltip="On: latents are drawn by the seed, as FlexiAct Sampler draws them. Off: their mean.",
+                    tooltip="On: latents are drawn by the seed, as Action Transfer draws them. Off: their mean.",
                 ),
             ],
             outputs=[
@@ -193,7 +193,7 @@ class ApplyFlexiAct(io.ComfyNode):
             search_aliases=["flexiact model", "action transfer native", "motion tokens model", "apply fae"],
             inputs=[
                 io.Model.Input("model", tooltip="From Load CogVideoX (native) or CogVideoX 1.0 Fixes."),
-                FAESocket.Input("fae", tooltip="The action, from Load FAE Embedding."),
+                FAESocket.Input("fae", tooltip="The action, from Load Action."),
                 *inputs.bias(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model that performs the action.")],

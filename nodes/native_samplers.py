@@ -16,11 +16,11 @@ class CogVideoXNoise(io.ComfyNode):
             display_name="CogVideoX Noise",
             category="FlexiAct/native",
             description=(
-                "The noise that FlexiAct Sampler starts from at the same seed, for SamplerCustomAdvanced. With "
+                "The noise that Action Transfer starts from at the same seed, for SamplerCustomAdvanced. With "
                 "CogVideoX Sampler and Schedule the video is then the same. ComfyUI's own noise of a seed is another."
             ),
             search_aliases=["cogvideox random noise", "same seed as flexiact sampler", "noise seed"],
-            inputs=[inputs.seed("The seed of FlexiAct Sampler, or any. Videos of a batch take the seeds that follow.")],
+            inputs=[inputs.seed("The seed of Action Transfer, or any. Videos of a batch take the seeds that follow.")],
             outputs=[io.Noise.Output(display_name="noise", tooltip="For SamplerCustomAdvanced.")],
         )
 

@@ -27,7 +27,7 @@ class AlignPose(io.ComfyNode):
             inputs=[*cls._poses(), *cls._fit(), *cls._time(), *cls._out()],
             outputs=[
                 PosesSocket.Output(
-                    display_name="poses", tooltip="The poses on the new canvas, for DynamiCtrl Sampler."
+                    display_name="poses", tooltip="The poses on the new canvas, for Pose Transfer."
                 ),
                 io.Float.Output(display_name="fps", tooltip="How many of them are a second."),
             ],

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from host.environment import ROOT
@@ -131,7 +132,8 @@ def test_the_managers_entry_for_release_says_what_pyproject_says():
 
 
 def test_the_changelog_begins_with_the_version():
-    assert re.findall(r"^### (.+)$", chapter("Changelog"), re.MULTILINE)[0] == configuration().project.version
+    changes = (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", changes, re.MULTILINE)[0] == configuration().project.version
 
 
 # Help pages look for their pictures elsewhere; tests/test_nodes/test_words.py follows them.
@@ -158,6 +160,32 @@ def test_links_of_a_page_lead_somewhere(page):
         assert path.exists(), link
         if anchor:
             assert anchor in anchors(path.resolve().relative_to(ROOT).as_posix()), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_of_a_page_are_there(page):
+    for picture in re.findall(r'<(?:img src|a href)="([^"]+)"', prose(page)):
+        assert ((ROOT / page).parent / unquote(picture)).is_file(), picture
+
+
+def test_readme_shows_every_workflow():
+    shown = {Path(unquote(name)).name for name in re.findall(r'src="workflows/([^"]+)\.jpg"', prose("README.md"))}
+    assert shown == {path.stem for path in (ROOT / "workflows").glob("*.json")}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_name_what_is_there(page):
+    """Targets of make, programs of the pack, and repositories at the hub."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for target in re.findall(r"(?:^|`)make ([a-z]\w*)", text, re.MULTILINE):
+        assert target in targets, target
+    for module in re.findall(r"python -m ((?:flexiact_core|tests|benchmarks)[\w.]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
+    known = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    for repository in re.findall(r"hf download ([\w-]+/[\w.-]+)", text):
+        assert f"/{repository})" in known, repository
 
 
 def test_the_map_of_the_code_names_what_is_there():

@@ -1,4 +1,4 @@
-// Shows on Load FAE Embedding the clip that the chosen action was learned from, where one lies beside its file.
+// Shows on Load Action the clip that the chosen action was learned from, where one lies beside its file.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"

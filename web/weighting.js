@@ -1,4 +1,4 @@
-// Draws on FlexiAct Sampler and Apply Action when the action speaks: the added weight over the steps, as the server computes it.
+// Draws on Action Transfer and Apply Action when the action speaks: the added weight over the steps, as the server computes it.
 // What can be dragged there are the node's own widgets; the picture itself is not saved.
 
 import { api } from "../../scripts/api.js"

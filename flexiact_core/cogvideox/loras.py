@@ -193,7 +193,7 @@ def alpha_in_metadata(metadata: Mapping[str, str]) -> float | None:
 
 def _not_a_lora(name: str, count: int, strange: Collection[str]) -> str:
     if any("motion_inversion_tokens" in key for key in strange):
-        return f"{name}: this is an action. Choose it in Load FAE Embedding."
+        return f"{name}: this is an action. Choose it in Load Action."
     if are_native(strange) or "proj_out.weight" in {to_diffusers(key) for key in strange}:
         return f"{name}: this is a whole model, not a LoRA. Choose it in Load CogVideoX (native)."
     some = ", ".join(sorted(strange)[:3])

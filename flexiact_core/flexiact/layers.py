@@ -47,5 +47,5 @@ class CountedMotion:
     def _raise(self, found: str):
         raise SettingError(
             f"Apply Action: the action has {len(self.motion)} layers, and {found} attended in this step. Another node "
-            "skips or repeats layers of the model. Take that node out of the graph, or use FlexiAct Sampler."
+            "skips or repeats layers of the model. Take that node out of the graph, or use Action Transfer."
         )

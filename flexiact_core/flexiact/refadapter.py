@@ -232,8 +232,8 @@ def _scaled(tensors: Mapping[str, Tensor], scales: Mapping[str, float], other: f
 def _what_else(tensors: Mapping[str, Tensor]) -> str:
     if any("motion_inversion_tokens" in key for key in tensors):
         return (
-            f"no RefAdapter matrices in it ({len(tensors)} other tensors found). This is an FAE: choose it in Load FAE "
-            "Embedding."
+            f"no RefAdapter matrices in it ({len(tensors)} other tensors found). This is an FAE: choose it in Load "
+            "Action."
         )
     if any("lora" in key.lower() for key in tensors):
         kohya = any(key.startswith(("lora_unet_", "lora_transformer_")) for key in tensors)

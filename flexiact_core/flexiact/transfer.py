@@ -84,6 +84,6 @@ def check_takes_no_poses(base: CogVideoXI2V) -> None:
     """Passes for a base that was trained without poses. Raises FileError otherwise, naming the node to use."""
     if base.family.pose_norms:
         raise FileError(
-            f"This base is {base.family.name}: it was trained with poses in every step. Use DynamiCtrl Sampler, which "
+            f"This base is {base.family.name}: it was trained with poses in every step. Use Pose Transfer, which "
             "takes the action too."
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ import folder_paths
 from ...flexiact_core import training_files
 from ...flexiact_core.errors import FileError
 from ...flexiact_core.file_lists import mentions, walk_files
+
+logger = logging.getLogger("flexiact")
 
 # A list without an entry could not be queued, and so could not say what is missing.
 NONE_FOUND = "none found"
@@ -28,16 +32,22 @@ class ModelFolder:
     """A kind of model folder: its name under models/, and the command that fetches what is released for it.
 
     name is also the key in extra_model_paths.yaml; it may be one that ComfyUI has already, such as vae. download is the
-    command, with {folder} for the place, and empty where nothing is released; released says what it fetches.
+    command, with {folder} for the place, and empty where nothing is released; released says what it fetches. named are
+    other releases, as pairs of the name that each has there and its command.
     """
 
     name: str
     download: str = ""
     released: str = "the released files"
+    named: tuple[tuple[str, str], ...] = ()
 
-    def command(self, folder: str | Path | None = None) -> str:
-        """The command that fetches the released files into a folder; without one, into models/NAME."""
-        return self.download.format(folder=folder or f"models/{self.name}")
+    def command(self, folder: str | Path | None = None, name: str | None = None) -> str:
+        """The command that fetches the released files into a folder; without one, into models/NAME.
+
+        name chooses one of `named`, by how it begins.
+        """
+        given = next((one for start, one in self.named if (name or "").startswith(start)), self.download)
+        return given.format(folder=folder or f"models/{self.name}")
 
     def roots(self) -> list[Path]:
         """All folders of this kind that ComfyUI knows, also by extra_model_paths.yaml; results go to the first."""
@@ -46,7 +56,8 @@ class ModelFolder:
     def missing(self, name: str | None) -> str:
         """The sentence for a file or folder that is not there."""
         # Where on the machine that folder lies is nothing for whoever looks at ComfyUI from another one.
-        way_out = f"fetch {self.released}: {self.command()}" if self.download else "put it there."
+        by_hand = f"let Get Released Models fetch {self.released}, or do it by hand: {self.command(name=name)}"
+        way_out = by_hand if self.download else "put it there."
         return f"'{name}' is not in models/{self.name}. Choose another from the list, or {way_out}"
 
 
@@ -60,6 +71,20 @@ def register_folders(kinds: Iterable[ModelFolder], shipped: Path) -> None:
         folder_paths.add_model_folder_path(kind.name, os.path.join(folder_paths.models_dir, kind.name))
         if (shipped / kind.name).is_dir():
             folder_paths.add_model_folder_path(kind.name, str(shipped / kind.name))
+
+
+def put_inputs(shipped: Path) -> None:
+    """Puts copies of the files in `shipped` into ComfyUI's input folder, for workflows that begin with them.
+
+    What lies there under such a name stays as it is. Never raises: without them a workflow shows what it misses.
+    """
+    for file in sorted(shipped.iterdir()) if shipped.is_dir() else ():
+        target = Path(folder_paths.get_input_directory()) / file.name
+        try:
+            if not target.exists():
+                shutil.copyfile(file, target)
+        except OSError as error:
+            logger.warning("FlexiAct: %s was not put into the input folder: %s", file.name, error.strerror)
 
 
 def find_files(kind: ModelFolder, words: bytes = b"") -> dict[str, Path]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from .environment import ROOT, SetupError
 from .media import read_frames
 from .server import ComfyServer, HostError
-from .workflow import WorkflowError, check_workflow, to_prompt
+from .workflow import WorkflowError, check_workflow, find_workflow, to_prompt
 
-WORKFLOW = Path(ROOT) / "workflows" / "flexiact_quickstart.json"
+WORKFLOW = find_workflow("flexiact_quickstart")
 RESULTS = Path(ROOT) / ".demo"
 BACKGROUND = (24, 24, 24)
 

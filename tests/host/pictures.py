@@ -24,6 +24,7 @@ from .avatar_pictures import draw_people
 from .browser import NO_CHROMIUM, Frontend, find_chromium, open_browser
 from .environment import ROOT
 from .server import ComfyServer, HostError
+from .workflow import find_workflow
 
 DOCS = Path(ROOT) / "web" / "docs"
 ACTIONS = ("jump", "slide", "spin", "zoom")
@@ -52,7 +53,7 @@ def shoot_quickstart(frontend: Frontend) -> None:
 
     Raises HostError if it does not run.
     """
-    frontend.drop(Path(ROOT) / "workflows" / "flexiact_quickstart.json")
+    frontend.drop(find_workflow("flexiact_quickstart"))
     frontend.press_run()
     if (end := frontend.wait_until_heard("execution_success", "execution_error")) != "execution_success":
         raise HostError(f"The quickstart ended with {end}.")

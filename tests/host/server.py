@@ -78,10 +78,11 @@ def make_base(folder: Path) -> Path:
 class ComfyServer:
     """A ComfyUI process; use it in a `with` statement, which also stops it on an error or Ctrl-C."""
 
-    def __init__(self, base: Path, *arguments: str, comfyui: str | None = None):
+    def __init__(self, base: Path, *arguments: str, comfyui: str | None = None, environment: dict | None = None):
         self.base = make_base(Path(base).resolve())
         self.comfyui = comfyui or comfyui_path()
         self.arguments = arguments or ("--cpu",)
+        self.environment = environment or {}
         self.log_path = self.base / "server.log"
         self.process: subprocess.Popen | None = None
         self.url = ""
@@ -264,7 +265,7 @@ class ComfyServer:
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         if not os.path.realpath(self.comfyui).startswith(os.path.realpath(CACHE)):
             quiet["PYTHONDONTWRITEBYTECODE"] = "1"
-        return {**outside, **quiet}
+        return {**outside, **quiet, **self.environment}
 
 
 def _take(message: dict, run: Run, on_step) -> bool:

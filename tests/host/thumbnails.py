@@ -27,7 +27,7 @@ from .environment import ROOT
 from .media import read_frames
 from .native import put_lora, with_small_world
 from .server import ComfyServer, HostError, Run
-from .workflow import to_prompt
+from .workflow import find_workflow, short_name, to_prompt
 
 WORKFLOWS = Path(ROOT) / "workflows"
 SIDE_PX = 512
@@ -43,7 +43,7 @@ STAND_INS = {
 
 def main() -> None:
     """Writes thumbnails beside the workflows; exits with the reason if one cannot be made."""
-    names = sys.argv[1:] or sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    names = sys.argv[1:] or sorted(short_name(path) for path in WORKFLOWS.glob("*.json"))
     with tempfile.TemporaryDirectory(prefix="flexiact-thumbnails-") as folder:
         try:
             with ComfyServer(Path(folder)) as server:
@@ -59,7 +59,7 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
 
     Raises FileNotFoundError if there is no such workflow, HostError if it fails or saves no video.
     """
-    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    workflow = json.loads(find_workflow(name).read_text(encoding="utf-8"))
     prompt = to_prompt(workflow, server.object_info())
     where = ""
     if name in STAND_INS:
@@ -85,7 +85,7 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
     if not results:
         raise HostError(f"{name} ended well, but saved no video.")
     references = [(f"reference: {action}", _reference(action)) for action in _actions(prompt)]
-    return _draw(references + results, folder / f"{name}.jpg")
+    return _draw(references + results, folder / f"{find_workflow(name).stem}.jpg")
 
 
 def on_small_world(prompt: dict, action: str, input_folder: Path) -> dict:

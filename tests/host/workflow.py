@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from .environment import ROOT
+
+FOLDER = Path(ROOT) / "workflows"
 Node = dict
 # Exist in the browser only.
 NOTES = {"Note", "MarkdownNote"}
@@ -16,6 +20,19 @@ MUTED, BYPASSED = 2, 4
 
 class WorkflowError(Exception):
     """A workflow does not fit the server's node types; the message names the node and what is wrong with it."""
+
+
+def short_name(path: Path) -> str:
+    """What the tests call a shipped workflow: flexiact_train, of 'flexiact train - learn an action from a video'."""
+    return path.stem.partition(" - ")[0].replace(" ", "_")
+
+
+def find_workflow(name: str) -> Path:
+    """The shipped workflow of a short name. Raises FileNotFoundError if there is none, or more than one."""
+    found = [path for path in FOLDER.glob("*.json") if short_name(path) == name]
+    if len(found) != 1:
+        raise FileNotFoundError(f"{len(found)} workflows are called {name}.")
+    return found[0]
 
 
 def to_prompt(workflow: dict, object_info: dict) -> dict:

@@ -13,13 +13,12 @@ import pytest
 from host.browser import Frontend
 from host.environment import ROOT
 from host.models import NAME
-from host.workflow import blueprint_to_prompt
+from host.workflow import blueprint_to_prompt, find_workflow, short_name
 from PIL import Image
 from words import locale_words
 
 WORKFLOWS = sorted((Path(ROOT) / "workflows").glob("*.json"))
-QUICKSTART, TRANSFER = (Path(ROOT) / "workflows" / f"flexiact_{name}.json" for name in ("quickstart", "transfer"))
-NATIVE = QUICKSTART.with_name("flexiact_native.json")
+QUICKSTART, TRANSFER, NATIVE = (find_workflow(f"flexiact_{name}") for name in ("quickstart", "transfer", "native"))
 (BLUEPRINT,) = (Path(ROOT) / "subgraphs").glob("*.json")
 PACK_CARD = "ComfyUI-FlexiAct"
 ENGLISH, CHINESE = locale_words("en"), locale_words("zh")
@@ -32,7 +31,7 @@ SMALL = {
     "FlexiActSampler": {"width": 64, "height": 64, "num_frames": 17, "steps": 3},
 }
 
-each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=short_name)
 
 
 def overlaps(boxes: dict[str, list[float]]) -> list[tuple[str, str]]:
@@ -79,6 +78,22 @@ def test_a_node_is_found_by_name_and_by_alias(frontend, comfy, node_id):
     assert info["display_name"] in search(frontend, info["search_aliases"][0])
 
 
+@pytest.mark.parametrize(
+    ("words", "node_id", "most"),
+    [
+        ("action", "FlexiActSampler", 1),
+        ("motion transfer", "FlexiActSampler", 1),
+        ("animate image", "FlexiActSampler", 1),
+        ("dance", "DynamiCtrlSampler", 8),
+        ("pose", "PoseToImage", 8),
+        ("image to video", "CogVideoXImageToVideo", 8),
+        ("train action", "TrainFAE", 8),
+    ],
+)
+def test_what_users_call_it_finds_the_node(frontend, words, node_id, most):
+    assert ENGLISH[node_id]["display_name"] in search(frontend, words)[:most]
+
+
 def test_workflows_open_from_templates_with_their_thumbnails(frontend):
     page = frontend.page
     frontend.command("Comfy.BrowseTemplates")
@@ -108,14 +123,14 @@ def test_workflows_open_from_templates_with_their_thumbnails(frontend):
     workflow = json.loads(path.read_text(encoding="utf-8"))
     page.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(workflow["nodes"]))
     page.wait_for_timeout(1000)
-    frontend.shoot(f"opened-{path.stem}")
+    frontend.shoot(f"opened-{short_name(path)}")
     check_drawing(frontend, workflow)
 
 
 @each_workflow
 def test_a_workflow_opens_by_dropping_its_file(frontend, path):
     frontend.drop(path)
-    frontend.shoot(f"dropped-{path.stem}")
+    frontend.shoot(f"dropped-{short_name(path)}")
     check_drawing(frontend, json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -135,7 +150,7 @@ def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, c
         arg=sampler,
         timeout=300_000,
     )
-    frontend.shoot(f"{path.stem}-running")
+    frontend.shoot(f"{short_name(path)}-running")
     assert frontend.wait_until_heard("execution_success", "execution_error") == "execution_success"
     previews = [preview for preview in frontend.heard("b_preview_with_metadata") if preview["displayNodeId"] == sampler]
     nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
@@ -152,7 +167,7 @@ def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, c
         assert video.evaluate(state) == [True, None, True]
     frontend.command("Comfy.Canvas.FitView")
     frontend.page.wait_for_timeout(700)
-    frontend.shoot(f"{path.stem}-done")
+    frontend.shoot(f"{short_name(path)}-done")
     assert overlaps(frontend.boxes()) == []
 
 

@@ -14,6 +14,7 @@ from host.browser import Frontend
 from host.environment import ROOT
 from host.models import NAME
 from host.server import HostError
+from host.workflow import short_name
 
 from flexiact_core.video_files import read_video, write_preview
 
@@ -307,7 +308,7 @@ def test_a_node_that_is_gone_before_its_clip_is_there_shows_nothing(frontend):
 def test_the_pictures_have_room_in_the_shipped_workflows(frontend, path):
     frontend.drop(path)
     frontend.page.wait_for_timeout(1500)
-    frontend.shoot(f"pictures-{path.stem}")
+    frontend.shoot(f"pictures-{short_name(path)}")
     check_drawing(frontend, json.loads(path.read_text(encoding="utf-8")))
 
 

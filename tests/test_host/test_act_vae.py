@@ -7,7 +7,7 @@ import pytest
 from host.act_vae import put_act_vae
 from host.dynamictrl import NAME, put_base, with_stand_ins
 from host.media import read_frames
-from host.workflow import to_prompt
+from host.workflow import short_name, to_prompt
 from PIL import Image
 
 from flexiact_core.act_vae.build import SHIPPED
@@ -19,7 +19,7 @@ from flexiact_core.poses.draw import Look, draw_poses
 
 from .conftest import WORKFLOWS, load_workflow
 
-OURS = {path.stem: path for path in WORKFLOWS if path.stem.startswith("act_vae_")}
+OURS = {short_name(path): path for path in WORKFLOWS if short_name(path).startswith("act_vae_")}
 # Videos of each, frames, and their size.
 MADE = {
     "act_vae_quickstart": (3, 25, (256, 256)),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from host.amg import change_inputs, with_amg_inputs
 from host.media import read_frames
-from host.workflow import to_prompt
+from host.workflow import short_name, to_prompt
 from safetensors.torch import load_file
 
 from flexiact_core.amg.rehearsal import LABEL, make_small_amg
@@ -18,7 +18,7 @@ from flexiact_core.amg.rehearsal import LABEL, make_small_amg
 from .conftest import WORKFLOWS, load_workflow
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "amg"
-AMG_WORKFLOWS = [path for path in WORKFLOWS if path.stem.startswith("amg_")]
+AMG_WORKFLOWS = [path for path in WORKFLOWS if short_name(path).startswith("amg_")]
 # What the tests have no time for.
 SMALL = {
     "RenderAvatars": {"width": 64, "height": 64, "num_frames": 4},
@@ -70,18 +70,18 @@ def released(server):
     return "non_ema_0640000.pth"
 
 
-@pytest.mark.parametrize("path", AMG_WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", AMG_WORKFLOWS, ids=short_name)
 def test_a_workflow_runs_on_random_weights(path, server, object_info):
     prompt = with_amg_inputs(to_prompt(load_workflow(path), object_info), server.base / "input")
     models = [node["inputs"]["model"] for node in prompt.values() if node["class_type"] == "LoadAMG"]
     assert models == [LABEL]
     run = server.run(change_inputs(prompt, SMALL))
     videos = [read_frames(file) for file in server.output_files(run) if file.suffix == ".mp4"]
-    assert len(videos) == MADE[path.stem]
+    assert len(videos) == MADE[short_name(path)]
     assert any("The weights are random: the result is noise" in text for text in run.texts)
 
 
-@pytest.mark.parametrize("path", AMG_WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", AMG_WORKFLOWS, ids=short_name)
 def test_a_workflow_has_released_settings_and_says_that_its_weights_are_random(path, object_info):
     workflow = load_workflow(path)
     prompt = to_prompt(workflow, object_info)
@@ -90,7 +90,7 @@ def test_a_workflow_has_released_settings_and_says_that_its_weights_are_random(p
     for sampler in samplers:
         assert (sampler["num_frames"], sampler["steps"], sampler["cfg"], sampler["long_prompt"]) == (16, 20, 3.0, "cut")
     (note,) = (node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote")
-    assert "research only" in note or path.stem == "amg_release"
+    assert "research only" in note or short_name(path) == "amg_release"
 
 
 def test_a_file_in_the_releases_layout_runs_from_end_to_end(server, released):

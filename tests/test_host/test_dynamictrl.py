@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from host.dynamictrl import HEIGHT, NUM_FRAMES, WIDTH, put_base, put_inputs, with_stand_ins
 from host.media import read_frames
-from host.workflow import to_prompt
+from host.workflow import short_name, to_prompt
 from PIL import Image
 
 from .conftest import WORKFLOWS, load_workflow
 
-OURS = {path.stem: path for path in WORKFLOWS if path.stem.startswith("dynamictrl_")}
+OURS = {short_name(path): path for path in WORKFLOWS if short_name(path).startswith("dynamictrl_")}
 # Videos of each: one for each prompt.
 MADE = {
     "dynamictrl_quickstart": 1, "dynamictrl_pose": 1, "dynamictrl_background": 3, "dynamictrl_clothes": 2,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from host.native import LORA, WEIGHTS, put_lora, with_small_world
 from host.thumbnails import WORKFLOWS
-from host.workflow import blueprint_to_prompt, check_workflow, inside, to_prompt
+from host.workflow import blueprint_to_prompt, check_workflow, find_workflow, inside, to_prompt
 from PIL import Image
 
 from .conftest import load_workflow
@@ -19,7 +19,7 @@ SMALL_WORLD = "small world (built in)"
 @pytest.fixture(scope="module")
 def shipped(object_info):
     """shipped(name) is the prompt of a shipped workflow."""
-    return lambda name: to_prompt(load_workflow(WORKFLOWS / f"{name}.json"), object_info)
+    return lambda name: to_prompt(load_workflow(find_workflow(name)), object_info)
 
 
 def change(prompt: dict, changes: dict[str, dict]) -> dict:

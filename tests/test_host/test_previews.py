@@ -1,4 +1,4 @@
-"""Train FAE leaves a preview of its action, which ComfyUI then serves to Load FAE Embedding."""
+"""Train Action leaves a preview of its action, which ComfyUI then serves to Load Action."""
 
 from __future__ import annotations
 

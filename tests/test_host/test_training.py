@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
-from host.environment import ROOT
 from host.media import read_frames
 from host.server import HostError
-from host.workflow import to_prompt
+from host.workflow import find_workflow, to_prompt
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -74,7 +72,7 @@ def test_from_a_video_file_to_an_action_to_a_video(server):
 
 
 def test_the_shipped_training_workflow_runs_as_it_is_on_the_small_world(server):
-    workflow = load_workflow(Path(ROOT) / "workflows" / "flexiact_train.json")
+    workflow = load_workflow(find_workflow("flexiact_train"))
     run = server.run(to_prompt(workflow, server.object_info()))
     (video,) = (file for file in server.output_files(run) if file.suffix == ".mp4")
     assert len(read_frames(video)) == 17

@@ -10,8 +10,7 @@ import pytest
 from host.media import read_frames
 from host.models import NAME
 from host.thumbnails import BACKGROUND, GAP_PX, SIDE_PX, STAND_INS, make_thumbnail
-from host.thumbnails import WORKFLOWS as FOLDER
-from host.workflow import check_workflow, to_prompt
+from host.workflow import check_workflow, find_workflow, short_name, to_prompt
 from PIL import Image
 
 from flexiact_core.world.actions import ACTIONS
@@ -21,20 +20,20 @@ from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 
 # The demo's test runs the quickstart as it is, others have tests of their own.
 RUN_ELSEWHERE = {"flexiact_quickstart", "flexiact_train", "flexiact_native_lora"}
-FOR_5B = [path for path in WORKFLOWS if path.stem in STAND_INS]
+FOR_5B = [path for path in WORKFLOWS if short_name(path) in STAND_INS]
 # These have tests of their own.
 OWN_TESTS = ("act_vae_", "amg_", "dynamictrl_")
 AS_SHIPPED = [
     path
     for path in WORKFLOWS
-    if path.stem not in STAND_INS.keys() | RUN_ELSEWHERE and not path.stem.startswith(OWN_TESTS)
+    if short_name(path) not in STAND_INS.keys() | RUN_ELSEWHERE and not short_name(path).startswith(OWN_TESTS)
 ]
 NUM_FRAMES, FRAME_PX = 17, 64
 # Those that make no video of the small world: frames, and the side of one.
 OTHER_SIZES = {"avatars_render": (16, 256)}
 
-each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-each_for_5b = pytest.mark.parametrize("path", FOR_5B, ids=lambda path: path.stem)
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=short_name)
+each_for_5b = pytest.mark.parametrize("path", FOR_5B, ids=short_name)
 
 
 def nodes_of(prompt: dict, kind: str) -> list[dict]:
@@ -48,7 +47,7 @@ def made(server, object_info):
 
     @cache
     def run_as_shipped(name: str) -> tuple[dict, list[np.ndarray]]:
-        prompt = to_prompt(load_workflow(FOLDER / f"{name}.json"), object_info)
+        prompt = to_prompt(load_workflow(find_workflow(name)), object_info)
         files = server.output_files(server.run(prompt))
         videos = [np.stack([np.asarray(frame) for frame in read_frames(f)]) for f in files if f.suffix == ".mp4"]
         return prompt, videos
@@ -77,11 +76,11 @@ def test_a_workflow_runs_from_left_to_right(path):
     assert backwards == []
 
 
-@pytest.mark.parametrize("path", AS_SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", AS_SHIPPED, ids=short_name)
 def test_a_workflow_of_the_small_world_runs_as_it_is(path, made):
-    _, videos = made(path.stem)
+    _, videos = made(short_name(path))
     assert videos
-    num_frames, side = OTHER_SIZES.get(path.stem, (NUM_FRAMES, FRAME_PX))
+    num_frames, side = OTHER_SIZES.get(short_name(path), (NUM_FRAMES, FRAME_PX))
     for video in videos:
         assert video.shape[0] == num_frames and video.shape[2] == side
 
@@ -97,7 +96,7 @@ def test_the_quickstart_runs_on_a_base_laid_out_as_the_released_one(server, obje
     base = server.base / "models" / "CogVideo" / NAME
     assert (base / "tokenizer" / "spiece.model").exists() and not (base / "tokenizer" / "tokenizer.json").exists()
     assert len(list((base / "transformer").glob("*-of-*.safetensors"))) == 3
-    run = server.run(fit_to_small_model(to_prompt(load_workflow(FOLDER / "flexiact_quickstart.json"), object_info)))
+    run = server.run(fit_to_small_model(to_prompt(load_workflow(find_workflow("flexiact_quickstart")), object_info)))
     videos = [read_frames(file) for file in server.output_files(run) if file.suffix == ".mp4"]
     assert [len(frames) for frames in videos] == [NUM_FRAMES] * len(videos) and videos
 
@@ -115,7 +114,7 @@ def test_a_workflow_for_5b_has_the_released_files_and_settings(path, object_info
 
 
 def test_acceleration_as_shipped_leaves_no_step_out(object_info):
-    prompt = to_prompt(load_workflow(FOLDER / "flexiact_transfer.json"), object_info)
+    prompt = to_prompt(load_workflow(find_workflow("flexiact_transfer")), object_info)
     (settings,) = nodes_of(prompt, "FlexiActAcceleration")
     assert settings["step_cache"] == "off"
 
@@ -139,7 +138,7 @@ def test_a_comparison_differs_in_the_action_alone(made):
 
 
 def test_a_blend_measures_itself_against_what_both_actions_make_together(object_info):
-    prompt = to_prompt(load_workflow(FOLDER / "flexiact_blend.json"), object_info)
+    prompt = to_prompt(load_workflow(find_workflow("flexiact_blend")), object_info)
     (wanted,) = nodes_of(prompt, "LoadExampleAction")
     blended = {Path(node["fae_file"]).stem for node in nodes_of(prompt, "LoadFAEEmbedding")}
     assert blended == set(ACTIONS[wanted["action"]].parts)

@@ -1,4 +1,4 @@
-"""DynamiCtrl Sampler without a server: a small random base, and what is refused before it is loaded."""
+"""Pose Transfer without a server: a small random base, and what is refused before it is loaded."""
 
 import pytest
 import torch
@@ -261,7 +261,7 @@ def test_other_bases_are_refused_by_name(running_node, small_model, model, image
 
     with pytest.raises(FileError, match="plain CogVideoX base.*gulucaptain/DynamiCtrl"):
         run(small_model, image)
-    with pytest.raises(FileError, match="Use DynamiCtrl Sampler"):
+    with pytest.raises(FileError, match="Use Pose Transfer"):
         nodes.FlexiActSampler.execute(
             model,
             image,

@@ -118,14 +118,14 @@ def test_what_a_page_says_of_its_own_stays_and_the_rest_is_written():
     assert "old" not in page.lower()
     assert page == help_page(node, words, "en", page)
     assert re.findall("Mine|^#+ .*|A\\.$|B\\.$", page, re.MULTILINE) == [
-        "# Load FAE Embedding", "Mine", "## First", "A.", "## Inputs", "## Outputs", "## Last", "B.",
+        "# Load Action (FAE)", "Mine", "## First", "A.", "## Inputs", "## Outputs", "## Last", "B.",
     ]  # fmt: skip
 
 
 def test_readmes_table_is_written_and_the_rest_stays():
     node = nodes.NODE_CLASS_MAPPINGS["LoadFAEEmbedding"]
     text = "before\n\n| node | what it does |\n|---|---|\n| gone | x |\n\nafter | \n"
-    row = "| [Load FAE Embedding](web/docs/LoadFAEEmbedding/en.md) | Loads one learned action (FAE). |"
+    row = "| [Load Action (FAE)](web/docs/LoadFAEEmbedding/en.md) | Loads one learned action (FAE). |"
     assert readme({"LoadFAEEmbedding": node}, text) == text.replace("| gone | x |", row)
 
 

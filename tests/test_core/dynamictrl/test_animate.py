@@ -330,7 +330,7 @@ def test_what_cannot_be_animated_is_refused(dynamictrl, inputs, base):
 def test_plain_sampling_refuses_a_base_that_was_trained_with_poses(dynamictrl, inputs):
     from flexiact_core.flexiact.transfer import transfer_action
 
-    with pytest.raises(FileError, match="Use DynamiCtrl Sampler"):
+    with pytest.raises(FileError, match="Use Pose Transfer"):
         transfer_action(dynamictrl, inputs[0], *inputs[2:], Run(13, CPU, 1))
 
 

@@ -211,7 +211,7 @@ def test_matrices_that_are_not_numbers_are_refused(adapter_file):
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_an_fae_given_as_adapter_is_called_by_its_name(tmp_path, suffix):
     path = make_fae(tmp_path / f"kick{suffix}")
-    with pytest.raises(FileError, match=f"kick{suffix}: .*This is an FAE: choose it in Load FAE Embedding"):
+    with pytest.raises(FileError, match=f"kick{suffix}: .*This is an FAE: choose it in Load Action"):
         load_refadapter(path)
 
 

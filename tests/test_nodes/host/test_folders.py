@@ -46,6 +46,19 @@ def test_a_kind_is_known_by_its_name_and_what_ships_comes_last(tmp_path, monkeyp
         folder_paths.folder_names_and_paths.pop("trial")
 
 
+def test_shipped_pictures_lie_in_the_input_folder_and_what_a_user_has_there_stays(tmp_path, monkeypatch):
+    shipped, inputs = tmp_path / "shipped", tmp_path / "input"
+    shipped.mkdir(), inputs.mkdir()
+    for name in ("cat.jpg", "dog.jpg"):
+        (shipped / name).write_bytes(name.encode())
+    (inputs / "dog.jpg").write_bytes(b"mine")
+    monkeypatch.setattr(folders.folder_paths, "get_input_directory", lambda: str(inputs))
+    folders.put_inputs(shipped)
+    assert [(inputs / name).read_bytes() for name in ("cat.jpg", "dog.jpg")] == [b"cat.jpg", b"mine"]
+    monkeypatch.setattr(folders.folder_paths, "get_input_directory", lambda: str(tmp_path / "gone"))
+    folders.put_inputs(shipped)
+
+
 def test_the_small_world_is_found_after_what_the_user_has():
     nodes.register_folders()
     shipped = [kind for kind in nodes.MODEL_FOLDERS if (nodes.SHIPPED / kind.name).is_dir()]
@@ -79,8 +92,8 @@ def test_the_first_folder_wins_where_two_hold_a_name(roots):
 @pytest.mark.parametrize("name", ["gone.safetensors", None, folders.NONE_FOUND])
 def test_what_is_not_there_is_a_sentence_with_the_folder_and_the_way_out_and_never_none(name):
     sentence = (
-        f"'{name}' is not in models/trial. Choose another from the list, or fetch the trial files: "
-        "fetch to models/trial"
+        f"'{name}' is not in models/trial. Choose another from the list, or let Get Released Models fetch the trial "
+        "files, or do it by hand: fetch to models/trial"
     )
     with pytest.raises(FileError) as raised:
         folders.weights_path(KIND, name)
