@@ -19,7 +19,7 @@ from words import locale_words
 
 WORKFLOWS = sorted((Path(ROOT) / "workflows").glob("*.json"))
 QUICKSTART, TRANSFER, NATIVE = (find_workflow(f"flexiact_{name}") for name in ("quickstart", "transfer", "native"))
-(BLUEPRINT,) = (Path(ROOT) / "subgraphs").glob("*.json")
+BLUEPRINTS = sorted((Path(ROOT) / "subgraphs").glob("*.json"))
 PACK_CARD = "ComfyUI-FlexiAct"
 ENGLISH, CHINESE = locale_words("en"), locale_words("zh")
 # What turns the transfer workflow into one that a small random model runs on a CPU.
@@ -171,10 +171,15 @@ def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, c
     assert overlaps(frontend.boxes()) == []
 
 
-def test_the_blueprint_is_found_and_opens_as_the_graph_it_was_saved_as(frontend, comfy):
-    assert search(frontend, BLUEPRINT.stem)[:1] == [BLUEPRINT.stem]
-    frontend.drop(BLUEPRINT)
-    values = {"seed": 5, "width": 64, "prompt": "a cat", "bias_strength": 0.5}
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_a_blueprint_is_found_and_opens_as_the_graph_it_was_saved_as(frontend, comfy, path):
+    assert search(frontend, path.stem)[:1] == [path.stem]
+    frontend.drop(path)
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    (node,) = saved["nodes"]
+    widgets = {slot["name"] for slot in node["inputs"] if "widget" in slot}
+    others = {"seed": 5, "width": 64, "prompt": "a cat", "bias_strength": 0.5}
+    values = {name: value for name, value in others.items() if name in widgets}
     changed = frontend.page.evaluate(
         """(values) => {
             for (const widget of app.graph.nodes[0].widgets)
@@ -187,8 +192,8 @@ def test_the_blueprint_is_found_and_opens_as_the_graph_it_was_saved_as(frontend,
     # As text, which a file is: what is undefined is not in it, and would come from Python as null.
     frontend.page.evaluate("(saved) => app.loadGraphData(JSON.parse(saved))", changed)
     prompt = frontend.page.evaluate("() => app.graphToPrompt().then(({ output }) => output)")
-    frontend.shoot("blueprint")
-    expected = blueprint_to_prompt(json.loads(BLUEPRINT.read_text(encoding="utf-8")), comfy.object_info(), values)
+    frontend.shoot(f"blueprint-{path.stem.replace(' ', '-')}")
+    expected = blueprint_to_prompt(saved, comfy.object_info(), values)
     assert {key: node["inputs"] for key, node in prompt.items()} == {
         key: node["inputs"] for key, node in expected.items()
     }
