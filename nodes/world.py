@@ -87,13 +87,28 @@ class MeasureAction(io.ComfyNode):
                 ),
                 io.Float.Output(display_name="slope", tooltip="Share of the true motion. 0: none of it. 1: all of it."),
                 io.String.Output(display_name="nearest", tooltip="The action whose true video moves most alike."),
+                io.Float.Output(
+                    display_name="identity",
+                    tooltip=(
+                        "How much of the subject is there, by its edges. 0: no more than in a blur. 1: all; the true "
+                        "video through the VAE has about 0.7."
+                    ),
+                ),
+                io.String.Output(display_name="subject", tooltip="The identity in words: whole, changed or lost."),
+                io.Float.Output(
+                    display_name="score",
+                    tooltip="Action and subject in one number. 0: one of them is missing. 1: both are as they should.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, frames, example) -> io.NodeOutput:
+        from ..flexiact_core.world.measure import score
         from ..flexiact_core.world.picture import draw_measure
 
         scene, action = example
-        picture, fidelity, _ = draw_measure(memory.ordinary(frames).cpu(), scene, action)
-        return io.NodeOutput(picture, fidelity.slope, fidelity.nearest)
+        picture, motion, subject = draw_measure(memory.ordinary(frames).cpu(), scene, action)
+        return io.NodeOutput(
+            picture, motion.slope, motion.nearest, subject.likeness, subject.words, score(motion, subject)
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ SHRINK_FACTOR = 0.58
 SPIN_DEG = 180.0
 PAN_PX = 12.0
 ZOOM_FACTOR = 1.5
+# As long a subject takes from a pose of its own into the pose that an action begins with.
+FADE_FRAMES = 6
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,12 @@ def compose(parts: tuple[str, ...], num_frames: int = NUM_FRAMES) -> Motion:
 def motion_of(action: str | None, num_frames: int = NUM_FRAMES) -> Motion:
     """The Motion of a named action, or of none at all for None. Raises KeyError for other names."""
     return compose(ACTIONS[action].parts if action is not None else (), num_frames)
+
+
+def from_pose(motion: Motion, angle: float) -> Motion:
+    """`motion` of a subject that is turned by `angle` degrees at first and upright after FADE_FRAMES frames."""
+    faded = _settle(np.minimum(np.arange(len(motion.angle)) / FADE_FRAMES, 1.0))
+    return replace(motion, angle=motion.angle - angle * faded)
 
 
 def medleys() -> tuple[tuple[str, ...], ...]:

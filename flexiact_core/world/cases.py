@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..cogvideox.model import CogVideoXI2V, Posterior
 from ..cogvideox.sampling import Run
-from ..flexiact.bias import PAPER_BIAS, MotionBias
+from ..flexiact.bias import MotionBias, own_bias
 from . import shipped
 from .actions import ACTIONS, NUM_FRAMES, SEEN_ACTIONS
-from .measure import measure_video
+from .measure import measure_video, score
 from .render import render_clip
-from .scenes import Scene, caption, sample_far_target, sample_target
+from .scenes import Scene, caption, sample_far_target, sample_posed_target, sample_target
 
 if TYPE_CHECKING:
     from ..flexiact.refadapter import RefAdapter
@@ -27,15 +27,22 @@ STEPS = 25
 CPU = torch.device("cpu")
 
 
+TARGETS: dict[str, Callable[[int, Scene], Scene]] = {
+    "held out": sample_target,
+    "far": sample_far_target,
+    "posed": sample_posed_target,
+}
+
+
 @dataclass(frozen=True)
 class Setting:
     """One row of the table: what is applied, to which targets, under which words."""
 
     name: str
     fae: bool = True
-    bias: float = 1.0  # strength of the MotionBias
+    bias: MotionBias | None = None  # None: the base's own
     refadapter: float = 0.0
-    targets: str = "held out"  # or "far"
+    targets: str = "held out"  # of TARGETS
     words: str = "plain"  # or "action", or "other": names another action than the clip's
     # How an FAE is learned anew for this row instead of taking the shipped one, and of which actions.
     learned: tuple[tuple[str, int | bool], ...] = ()
@@ -46,13 +53,24 @@ class Setting:
 ABLATION_ACTIONS = ("jump", "slide", "grow", "spin", "pan", "hop")
 
 
+# Strength, and the timesteps between which it ends: where this world decides motion, between there and the paper's,
+# and the paper's.
+WINDOWS = {
+    "0": MotionBias(0.0),
+    "1p": MotionBias(1.0, 800, 700),
+    "3p": MotionBias(3.0, 800, 700),
+    "3m": MotionBias(3.0, 600, 500),
+    "1": MotionBias(1.0, 400, 300),
+    "2": MotionBias(2.0, 400, 300),
+    "3": MotionBias(3.0, 400, 300),
+    "3l": MotionBias(3.0, 300, 200),
+}
+
 SETTINGS: dict[str, Setting] = {
     "none": Setting("no FAE", fae=False),
     "oracle": Setting("oracle: true video through the VAE", fae=False),
     "word": Setting("no FAE, action word in the caption", fae=False, words="action"),
-    "fae": Setting("FAE, no weighting", bias=0.0),
     "weighted": Setting("FAE + weighting"),
-    "weighted3": Setting("FAE + weighting, alpha 3", bias=3.0),
     "refadapter": Setting("FAE + weighting + RefAdapter 0.7", refadapter=0.7),
     "uncut": Setting("FAE learned without crops, + weighting", learned=(("crops", 1),), actions=ABLATION_ACTIONS),
     "undebiased": Setting(
@@ -61,9 +79,15 @@ SETTINGS: dict[str, Setting] = {
     "far_none": Setting("far targets, no FAE", fae=False, targets="far"),
     "far": Setting("far targets, FAE + weighting", targets="far"),
     "far_refadapter": Setting("far targets, FAE + weighting + RefAdapter 0.7", refadapter=0.7, targets="far"),
-    "other0": Setting("caption names another action, FAE, no weighting", bias=0.0, words="other"),
-    "other": Setting("caption names another action, FAE + weighting", words="other"),
-    "other3": Setting("caption names another action, FAE + weighting, alpha 3", bias=3.0, words="other"),
+    "posed_none": Setting("turned targets, no FAE", fae=False, targets="posed"),
+    "posed": Setting("turned targets, FAE + weighting", targets="posed"),
+    "posed_refadapter": Setting("turned targets, FAE + weighting + RefAdapter 0.7", refadapter=0.7, targets="posed"),
+} | {
+    f"{words}_{key}": Setting(
+        f"{said}, strength {bias.strength:g}, {bias.hold_until}/{bias.off_below}", bias=bias, words=words
+    )
+    for words, said in (("plain", "plain caption"), ("other", "contrary caption"))
+    for key, bias in WINDOWS.items()
 }
 
 
@@ -109,10 +133,9 @@ def load_world(weights: Path = shipped.WEIGHTS, dtype: torch.dtype = torch.float
 def make_cases(action: str, setting: Setting, num_targets: int, num_seeds: int) -> list[Case]:
     """The cases of one action in one row: every target with every seed."""
     reference = shipped.reference_scene(action)
-    draw = sample_far_target if setting.targets == "far" else sample_target
     cases = []
     for target in range(num_targets):
-        scene = draw(target, reference)
+        scene = TARGETS[setting.targets](target, reference)
         word: str | None = None
         if setting.words == "action":
             word = action
@@ -136,7 +159,7 @@ def transfer_cases(
     tokens: Tensor | None,
     *,
     seeds: tuple[int, ...],
-    bias: MotionBias = PAPER_BIAS,
+    bias: MotionBias | None = None,
     refadapter: float = 0.0,
     on_share: Callable[[int, Tensor], None] | None = None,
     steps: int = STEPS,
@@ -144,8 +167,8 @@ def transfer_cases(
 ) -> Tensor:
     """Latents (N, 5, 16, 8, 8) of N cases, made side by side as a node makes one: by transfer_action().
 
-    tokens is the FAE's (layers, M, width), or None; refadapter the RefAdapter's weight. seeds are the cases', and
-    further options those of Run.
+    tokens is the FAE's (layers, M, width), or None; bias None is the base's own; refadapter is the RefAdapter's weight.
+    seeds are the cases', and further options those of Run.
     """
     from ..flexiact.fae import FAE
     from ..flexiact.transfer import transfer_action
@@ -158,7 +181,7 @@ def transfer_cases(
         world.base, image, embeds, embeds, run,
         faes=[] if tokens is None else [(FAE(tokens), 1.0)],
         adapters=[(world.refadapter, refadapter)] if refadapter else [],
-        bias=bias, on_share=on_share,
+        bias=bias or own_bias(world.base.transformer.config), on_share=on_share,
     )  # fmt: skip
 
 
@@ -222,6 +245,8 @@ def measure_cases(cases: Sequence[Case], videos: np.ndarray) -> list[dict]:
                 "shape": round(identity.shape, 4),
                 "background": round(identity.background, 4),
                 "right_shape": round(identity.right_shape, 4),
+                "likeness": round(identity.likeness, 4),
+                "score": round(score(fidelity, identity), 4),
             }
         )
     return records

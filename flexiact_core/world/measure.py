@@ -14,19 +14,30 @@ import numpy as np
 
 from ..metrics.silhouettes import overlap
 from .actions import ACTIONS, GROW_FACTOR, PAN_PX, SLIDE_PX, ZOOM_FACTOR, motion_of
-from .render import SHADE, Track, render_background, render_clip, render_sprite, track_of
+from .render import SHADE, Track, render_background, render_clip, render_frames, render_sprite, track_of
 from .scenes import COLOURS, SHAPES, Scene
 
 # How sure a pixel has to be, in squared colour distance.
 _SOFTNESS = 0.008
 # Errors above this, per pixel and channel, are the sprite and say nothing of the camera.
 _CAMERA_OUTLIER = 0.02
+# Where `Identity.words` change: a subject through the VAE alone is whole, one that melts is not.
+WHOLE, CHANGED = 0.6, 0.35
+_STRANGE = 0.12  # farther from the background's colour than this is no background
+_BLUR_PX = 9  # twice
+_GONE = 0.35  # of its radius, and a subject is no longer there
+# What a pose that was read off may be wrong by, and is tried in: places and radius in px, angle in degrees.
+_POSE_STEPS = {"x": (1.0, 0.5), "y": (1.0, 0.5), "radius": (0.8, 0.4), "angle": (6.0, 3.0)}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """How far a video is from its subject, each averaged over the frames; 0 is perfect.
+    """How well a video keeps its subject, each averaged over the frames. For likeness and right_shape 1 is perfect,
+    for the others, which are errors, 0.
 
+    likeness: how much nearer the edges around the sprite are to the true picture's than those of the true picture
+    blurred beyond its shape (sigma 3.7 px): 1 - |edges - true edges|^2 / |blurred edges - true edges|^2, in the pose
+    that fits best; not less than 0. Melting, another shape and another colour lower it.
     colour: mean absolute error of the lit and the shaded half's mean colour, 0..1; a half that is gone counts as 1.
     shape: 1 - overlap (IoU) with the true outline in the pose that was read.
     background: mean absolute error outside the sprite, 0..1.
@@ -37,6 +48,14 @@ class Identity:
     shape: float
     background: float
     right_shape: float
+    likeness: float
+
+    @property
+    def words(self) -> str:
+        """What likeness says, in words."""
+        if self.likeness >= WHOLE:
+            return "the subject is whole"
+        return "the subject has changed" if self.likeness >= CHANGED else "the subject is lost"
 
 
 def read_track(frames: np.ndarray, scene: Scene) -> Track:
@@ -136,22 +155,31 @@ def features(track: Track, start: Track) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ideal:
-    """What every action looks like to the measure for one scene: features by action, read off true videos."""
+    """What every action looks like to the measure for one scene: features by action, read off true videos.
+
+    others holds what a turned subject may do instead: stand as it is, or act without coming upright.
+    """
 
     scene: Scene
     start: Track
     motions: dict[str, np.ndarray]
+    others: dict[str, np.ndarray]
 
 
 @lru_cache(maxsize=256)
 def ideal_of(scene: Scene, num_frames: int = 17) -> Ideal:
     """The Ideal of a scene over all actions."""
     start = read_track(render_clip(scene, None).frames[:1], scene)
-    motions = {}
-    for name in ACTIONS:
-        track = read_track(render_clip(scene, name).frames[:num_frames], scene)
-        motions[name] = features(track, start)
-    return Ideal(scene, start, motions)
+
+    def seen(frames: np.ndarray) -> np.ndarray:
+        return features(read_track(frames[:num_frames], scene), start)
+
+    motions = {name: seen(render_clip(scene, name).frames) for name in ACTIONS}
+    others = {}
+    if scene.angle:
+        others = {f"{name} without coming upright": seen(render_frames(scene, motion_of(name))) for name in ACTIONS}
+        others["still"] = seen(render_clip(scene, None).frames)
+    return Ideal(scene, start, motions, others)
 
 
 @dataclass(frozen=True)
@@ -159,12 +187,19 @@ class Fidelity:
     """How much of an action a video shows.
 
     slope: share of the ideal motion, 1 is all, 0 none. cosine: how alike the motions are
-    whatever their size, -1..1. nearest: the action whose true video moves most alike.
+    whatever their size, -1..1. nearest: the action whose true video moves most alike. closeness: 1 is the very
+    motion, 0 one as far from it as standing still, or farther.
     """
 
     slope: float
     cosine: float
     nearest: str
+    closeness: float
+
+
+def score(fidelity: Fidelity, identity: Identity) -> float:
+    """Action and subject in one number: the geometric mean of closeness and likeness, 0..1. It needs both."""
+    return math.sqrt(fidelity.closeness * identity.likeness)
 
 
 def measure_action(frames: np.ndarray, scene: Scene, action: str) -> Fidelity:
@@ -181,8 +216,10 @@ def compare_motion(track: Track, scene: Scene, action: str) -> Fidelity:
     motion = features(track, ideal.start)
     true = ideal.motions[action]
     dot, own, other = (motion * true).sum(), np.square(true).sum(), np.square(motion).sum()
-    nearest = min(ideal.motions, key=lambda name: float(np.square(motion - ideal.motions[name]).sum()))
-    return Fidelity(float(dot / own), float(dot / math.sqrt(own * other + 1e-9)), nearest)
+    candidates = ideal.motions | ideal.others
+    nearest = min(candidates, key=lambda name: float(np.square(motion - candidates[name]).sum()))
+    closeness = max(0.0, 1.0 - float(np.square(motion - true).sum() / own))
+    return Fidelity(float(dot / own), float(dot / math.sqrt(own * other + 1e-9)), nearest, closeness)
 
 
 def measure_identity(frames: np.ndarray, scene: Scene) -> Identity:
@@ -226,4 +263,48 @@ def _compare_subject(frames, scene: Scene, track: Track, lit_cover, shaded_cover
         shape=float(1.0 - overlaps[scene.shape].mean()),
         background=float(background_error),
         right_shape=float((overlaps[scene.shape] >= best).mean()),
+        likeness=_likeness(frames, scene, track),
     )
+
+
+def _likeness(frames: np.ndarray, scene: Scene, track: Track) -> float:
+    """Identity.likeness. The pose is tried around what was read, since a melted outline is read too large."""
+    background = render_background(scene, track.pan, track.zoom)
+    grown = replace(track, radius=track.radius + 4.0)
+    # Where the subject is, and where anything else is that is no background.
+    around = render_sprite(scene, grown)[1] > 0.5
+    around |= np.abs(_smooth(frames - background)).max(-1) > _STRANGE
+    edges = _edges(frames)
+
+    def draw(pose: Track) -> np.ndarray:
+        colour, cover = render_sprite(scene, pose)
+        return background + cover[..., None] * (colour - background)
+
+    def errors(pose: Track, shown: np.ndarray) -> np.ndarray:
+        return (around * np.square(shown - _edges(draw(pose))).sum((0, -1))).sum((1, 2))
+
+    best = errors(track, edges)
+    for round_ in (0, 1):
+        for field, steps in _POSE_STEPS.items():
+            for step in (-steps[round_], steps[round_]):
+                tried = replace(track, **{field: getattr(track, field) + step})
+                found = errors(tried, edges)
+                kept = np.where(found < best, getattr(tried, field), getattr(track, field))
+                track, best = replace(track, **{field: kept}), np.minimum(found, best)
+    blur = errors(track, _edges(_smooth(_smooth(draw(track), _BLUR_PX), _BLUR_PX)))
+    gone = track.radius < _GONE * scene.radius
+    return float(np.where(gone, 0.0, np.maximum(1.0 - best / np.maximum(blur, 1e-6), 0.0)).mean())
+
+
+def _smooth(frames: np.ndarray, size_px: int = 3) -> np.ndarray:
+    """Each pixel of (T, H, W, C) as the mean of the square around it, so that noise is no edge."""
+    for axis in (1, 2):
+        padding = [(size_px // 2,) * 2 if a == axis else (0, 0) for a in range(4)]
+        padded, size = np.pad(frames, padding, mode="edge"), frames.shape[axis]
+        frames = sum(np.take(padded, range(i, i + size), axis) for i in range(size_px)) / size_px
+    return frames
+
+
+def _edges(frames: np.ndarray) -> np.ndarray:
+    smooth = _smooth(frames)
+    return np.stack([np.diff(smooth, axis=axis, append=np.take(smooth, [-1], axis)) for axis in (1, 2)])

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from ..plots import draw_lines, tile_videos
 from .actions import NUM_FRAMES
-from .measure import Fidelity, Identity, features, ideal_of, measure_video, read_track
+from .measure import Fidelity, Identity, features, ideal_of, measure_video, read_track, score
 from .render import render_clip
 from .scenes import FRAME_PX, Scene
 from .shipped import FPS
@@ -44,7 +44,7 @@ def draw_measure(frames: Tensor, scene: Scene, action: str) -> tuple[Tensor, Fid
         series.append((f"{QUANTITIES[column]}, read", seconds, measured[:, column].tolist()))
     title = (
         f"{action}: slope {fidelity.slope:.2f}, cosine {fidelity.cosine:.2f}, looks most like {fidelity.nearest}; "
-        f"errors: colour {identity.colour:.3f}, shape {identity.shape:.2f}, background {identity.background:.3f}"
+        f"{identity.words} ({identity.likeness:.2f}); score {score(fidelity, identity):.2f}"
     )
     plot = draw_lines(series, title=title, x_label="seconds", width_px=WIDTH_PX)
     rows = tile_videos(

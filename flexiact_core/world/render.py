@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .actions import Motion, motion_of
+from .actions import Motion, from_pose, motion_of
 from .scenes import COLOURS, FRAME_PX, TONES, Scene, caption
 
 # Felt rather than cut out: a VAE this small keeps soft outlines in place and lets hard ones smear.
@@ -124,11 +124,11 @@ def render_frames(scene: Scene, motion: Motion) -> np.ndarray:
 
 
 def render_clip(scene: Scene, action: str | None, word: bool = False) -> Clip:
-    """`scene` doing `action`, as a Clip; None stands still.
+    """`scene` doing `action`, as a Clip; None stands still. A turned subject comes upright as the action begins.
 
     word: whether the caption names the action.
     """
-    motion = motion_of(action)
+    motion = from_pose(motion_of(action), scene.angle if action else 0.0)
     words = caption(scene, action if word else None)
     return Clip(frames=render_frames(scene, motion), caption=words, track=track_of(scene, motion))
 

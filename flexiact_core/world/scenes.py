@@ -108,20 +108,20 @@ def sample_target(seed: int, reference: Scene) -> Scene:
 
 
 def sample_far_target(seed: int, reference: Scene) -> Scene:
-    """Like `sample_target`, in a pose or place the base never started from.
-
-    One third each, by seed: turned by 30 to 60 degrees to either side, at the far side
-    of the frame, or much larger or smaller.
-    """
+    """Like `sample_target`, where the base never started from: at the far side of the frame, or of another size."""
     scene = sample_target(seed, reference)
     rng = np.random.default_rng([seed, 2])
     side = 1.0 if rng.integers(2) else -1.0
-    kind = seed % 3
-    if kind == 0:
-        return replace(scene, angle=side * float(rng.uniform(30.0, 60.0)))
-    if kind == 1:
+    if seed % 2:
         return replace(scene, x=32.0 + side * 13.0, y=32.0 + float(rng.uniform(-9.0, 9.0)))
     return replace(scene, radius=float(rng.uniform(8.5, 9.5) if side < 0 else rng.uniform(16.0, 17.5)))
+
+
+def sample_posed_target(seed: int, reference: Scene) -> Scene:
+    """Like `sample_target`, in a pose that no clip begins with: turned by 50 to 130 degrees to either side."""
+    scene = sample_target(seed, reference)
+    rng = np.random.default_rng([seed, 3])
+    return replace(scene, angle=(1.0 if rng.integers(2) else -1.0) * float(rng.uniform(50.0, 130.0)))
 
 
 def caption(scene: Scene, action: str | None = None) -> str:

@@ -33,9 +33,11 @@ def test_the_true_video_is_measured_as_true_and_a_still_one_as_nothing(action):
     image, *_, truth = example(1, action)
     scene, _ = truth
     moving = torch.from_numpy(render_clip(scene, action).frames)
-    picture, slope, nearest = world.MeasureAction.execute(moving, truth).args
+    picture, slope, nearest, identity, subject, score = world.MeasureAction.execute(moving, truth).args
     assert slope == pytest.approx(1, abs=0.05) and nearest == action
+    assert identity > 0.9 and subject == "the subject is whole" and score > 0.9
     assert picture.ndim == 4 and picture.shape[-1] == 3
     still = image.expand(17, -1, -1, -1)
-    _, slope, _ = world.MeasureAction.execute(still, truth).args
-    assert slope == pytest.approx(0, abs=0.05)
+    _, slope, _, identity, _, score = world.MeasureAction.execute(still, truth).args
+    assert slope == pytest.approx(0, abs=0.05) and identity > 0.9
+    assert score < 0.1

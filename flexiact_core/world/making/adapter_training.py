@@ -15,8 +15,9 @@ import torch
 from .. import shipped
 from ..actions import ACTIONS, NUM_FRAMES
 from ..render import render_frames
-from ..scenes import caption, in_any_pose
+from ..scenes import caption
 from .base_training import training_clip
+from .hogwild import faster_format
 
 if TYPE_CHECKING:
     from ...cogvideox.encodings import TrainingClip
@@ -111,7 +112,7 @@ def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, wo
     from ...cogvideox.model import base_signature
     from ...flexiact.fae import FAE, save_fae
 
-    base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), torch.bfloat16)
+    base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), faster_format(device))
     _settle_worker(base, device)
     for action in missing[rank::workers]:
         started = time.monotonic()
@@ -136,7 +137,10 @@ def _settle_worker(base: CogVideoXI2V, device: str) -> None:
 
 @torch.no_grad()
 def read_refadapter_data(base: CogVideoXI2V, *, num_clips: int, device: str) -> dict:
-    """Clips of subjects in any pose and place, and one random frame of each as the picture the video has to start from.
+    """Clips as the base saw them, and one random frame of each as the picture the video has to start from.
+
+    Size, angle and place of the picture stay those of the clip: an adapter that learned to forget them would forget
+    them in growth and turns, too.
 
     video_mean and video_std are (N, 5, 16, 8, 8), image_mean and image_std (N, 1, 16, 8, 8), unscaled; words is a
     list of N captions, half of them naming the action.
@@ -149,8 +153,6 @@ def read_refadapter_data(base: CogVideoXI2V, *, num_clips: int, device: str) -> 
     for index in range(num_clips):
         scene, motion, action = training_clip(index)
         rng = np.random.default_rng([index, 78])
-        # The base knows upright subjects near the centre only: the adapter is what opens it to the others.
-        scene = in_any_pose(scene, rng)
         video = torch.from_numpy(render_frames(scene, motion))
         picture = video[rng.integers(NUM_FRAMES)][None]
         for name, pixels in (("video", video), ("image", picture)):
@@ -183,7 +185,7 @@ def build_refadapter(
     target = shipped.refadapter_path(weights)
     if target.exists():
         return
-    base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), torch.bfloat16)
+    base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), faster_format(device))
     _settle_worker(base, device)
     draw_clip = _clips_of(base, read_refadapter_data(base, num_clips=num_clips, device=device), device)
     started = time.monotonic()

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...flexiact.bias import MotionBias
 from ...metrics.statistics import interval, pair_differences
 from .. import shipped
 from ..actions import ACTIONS, SEEN_ACTIONS, UNSEEN_ACTIONS
 from ..cases import (
     SETTINGS,
+    WINDOWS,
     Setting,
     World,
     load_world,
@@ -33,8 +33,11 @@ from ..cases import (
     sample_videos,
 )
 from .adapter_training import FAE_SETTLE_STEPS, learn_action
+from .hogwild import faster_format
 
 log = logging.getLogger(__name__)
+
+STEPS = 15
 
 
 def run_setting(world: World, setting: Setting, actions: Sequence[str], num_targets: int, num_seeds: int) -> list[dict]:
@@ -52,27 +55,25 @@ def run_setting(world: World, setting: Setting, actions: Sequence[str], num_targ
             tokens = world.faes[action] if setting.fae else None
             if setting.learned:
                 tokens = learn_action(world.base, action, settle_steps=FAE_SETTLE_STEPS, **dict(setting.learned))
-            bias = MotionBias(setting.bias)
-            videos = sample_videos(world, cases, tokens, bias=bias, refadapter=setting.refadapter)
+            videos = sample_videos(world, cases, tokens, bias=setting.bias, refadapter=setting.refadapter, steps=STEPS)
         records += measure_cases(cases, videos)
     return records
 
 
 COMPARISONS = (
     ("weighted", "none"),
-    ("weighted", "fae"),
-    ("weighted3", "fae"),
-    ("weighted3", "weighted"),
     ("refadapter", "weighted"),
     ("weighted", "uncut"),
     ("weighted", "undebiased"),
     ("far", "far_none"),
     ("far_refadapter", "far"),
-    ("other", "other0"),
-    ("other3", "other0"),
+    ("posed", "posed_none"),
+    ("posed_refadapter", "posed"),
+    *((f"{words}_{key}", f"{words}_0") for words in ("plain", "other") for key in WINDOWS if key != "0"),
 )
 
-VALUES = ("slope", "cosine", "accuracy", "colour", "shape", "background", "right_shape")
+VALUES = ("slope", "accuracy", "colour", "shape", "background", "right_shape", "likeness", "score")
+COMPARED = ("slope", "accuracy", "score")
 
 
 def make_table(results: dict[str, list[dict]]) -> str:
@@ -111,7 +112,7 @@ def make_table(results: dict[str, list[dict]]) -> str:
             for group, names in (("seen", SEEN_ACTIONS), ("never seen", UNSEEN_ACTIONS)):
                 pairs = pair_differences(results[key], results[other], names, VALUES)
                 if pairs:
-                    cells = [f"{v} {{:+.3f}} ({{:+.3f}} to {{:+.3f}})".format(*interval(pairs, v)) for v in VALUES[:3]]
+                    cells = [f"{v} {{:+.3f}} ({{:+.3f}} to {{:+.3f}})".format(*interval(pairs, v)) for v in COMPARED]
                     lines.append(f"- {SETTINGS[key].name} - {SETTINGS[other].name}, {group}: " + ", ".join(cells))
     return "\n".join(lines) + "\n"
 
@@ -124,13 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", default=",".join(SETTINGS), help="comma separated: " + ", ".join(SETTINGS))
     parser.add_argument("--actions", default=",".join(ACTIONS))
     parser.add_argument("--targets", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="what this machine is faster in, if not said")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(chosen.threads)
-    world = load_world(chosen.weights, getattr(torch, chosen.dtype))
+    world = load_world(chosen.weights, getattr(torch, chosen.dtype) if chosen.dtype else faster_format())
     chosen.out.mkdir(parents=True, exist_ok=True)
     for key in chosen.rows.split(",") if chosen.rows else ():
         stored = chosen.out / f"{key}.json"

@@ -2,11 +2,6 @@ from flexiact_core.world.actions import ACTIONS
 from flexiact_core.world.cases import SETTINGS, make_cases
 
 
-def record(action, target, value, seed=0):
-    values = ("slope", "cosine", "accuracy", "colour", "shape", "background", "right_shape")
-    return {"action": action, "target": target, "seed": seed} | {name: value for name in values}
-
-
 def test_a_row_asks_for_every_target_with_every_seed():
     cases = make_cases("jump", SETTINGS["weighted"], 3, 2)
     assert [(case.target, case.seed) for case in cases] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
@@ -22,6 +17,6 @@ def test_only_the_rows_that_say_so_name_an_action():
 
 def test_a_contrary_word_is_never_part_of_the_action():
     for action in ACTIONS:
-        for case in make_cases(action, SETTINGS["other"], 8, 1):
+        for case in make_cases(action, SETTINGS["other_1"], 8, 1):
             own = {ACTIONS[part].verb for part in (action, *ACTIONS[action].parts)}
             assert own.isdisjoint(case.words.split())

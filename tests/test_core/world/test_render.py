@@ -64,3 +64,12 @@ def test_the_background_is_what_is_left_without_the_sprite():
 def test_an_unknown_shape_is_refused():
     with pytest.raises(ValueError, match="no shape is called 'star'"):
         render_clip(replace(SCENE, shape="star"), None)
+
+
+def test_a_turned_subject_comes_upright_in_six_frames():
+    turned = replace(SCENE, angle=90.0)
+    upright, moved = render_clip(SCENE, "slide"), render_clip(turned, "slide")
+    assert moved.track.angle[0] == 90 and moved.track.angle[3] == pytest.approx(45)
+    assert np.abs(moved.track.angle[6:]).max() < 1e-9
+    np.testing.assert_allclose(moved.frames[6:], upright.frames[6:], atol=1e-6)
+    assert np.abs(moved.frames[3] - upright.frames[3]).max() > 0.1

@@ -82,3 +82,18 @@ class Explodes(FitLine):
 def test_a_loss_that_is_no_number_is_refused(tmp_path):
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         hogwild.run(Explodes(), plan(), tmp_path / "line.pt")
+
+
+@pytest.mark.parametrize("faster", [torch.float32, torch.bfloat16])
+def test_the_faster_format_is_the_one_that_takes_less_time(faster, monkeypatch):
+    now = [0.0]
+
+    def multiply(left, right):
+        now[0] += 1.0 if left.dtype == faster else 3.0
+        return torch.zeros(())
+
+    monkeypatch.setattr(hogwild.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch.Tensor, "__matmul__", multiply)
+    hogwild.faster_format.cache_clear()
+    assert hogwild.faster_format() == faster
+    hogwild.faster_format.cache_clear()

@@ -5,7 +5,7 @@ from flexiact_core.world.making.table import make_table
 
 
 def record(action, target, value, seed=0):
-    values = ("slope", "cosine", "accuracy", "colour", "shape", "background", "right_shape")
+    values = ("slope", "cosine", "accuracy", "colour", "shape", "background", "right_shape", "likeness", "score")
     return {"action": action, "target": target, "seed": seed} | {name: value for name in values}
 
 
