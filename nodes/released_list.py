@@ -66,7 +66,7 @@ def _mask(which: str) -> Release:
 
 # What the node offers, by the name in its list; the names are saved in workflows.
 RELEASES: Mapping[str, tuple[Release, ...]] = {
-    "FlexiAct: base, RefAdapter and actions": (BASE, FLEXIACT),
+    "FlexiAct, all it needs": (BASE, FLEXIACT),
     "CogVideoX-5B-I2V, the base": (BASE,),
     "RefAdapter and actions": (FLEXIACT,),
     "FlexiAct's data": (Release("shiyi0408/FlexiAct", FILES, "benchmark", dataset=True),),

@@ -134,6 +134,34 @@ def test_a_workflow_opens_by_dropping_its_file(frontend, path):
     check_drawing(frontend, json.loads(path.read_text(encoding="utf-8")))
 
 
+@pytest.mark.parametrize("name", ["quickstart", "transfer", "human", "animal", "camera"])
+def test_a_graph_can_be_read_on_a_small_screen(frontend, name):
+    page = frontend.page
+    try:
+        for width, height in ((1280, 720), (1600, 900), (1920, 1080)):
+            page.set_viewport_size({"width": width, "height": height})
+            # Opened anew: the frontend keeps pictures by a node's number, and shows them on another graph's node.
+            frontend.open()
+            frontend.drop(find_workflow(f"flexiact_{name}"))
+            frontend.shoot(f"fits-{name}-{width}")
+            assert page.evaluate("() => app.canvas.ds.scale") >= 0.6
+            assert overlaps(frontend.boxes()) == []
+    finally:
+        page.set_viewport_size({"width": 1600, "height": 900})
+
+
+def test_app_mode_shows_what_a_quickstart_asks_for(frontend):
+    workflow = json.loads(QUICKSTART.read_text(encoding="utf-8"))
+    frontend.drop(QUICKSTART)
+    frontend.command("Comfy.ToggleLinear")
+    try:
+        for _, widget in workflow["extra"]["linearData"]["inputs"]:
+            frontend.page.get_by_text(widget, exact=True).first.wait_for()
+        frontend.shoot("app-mode")
+    finally:
+        frontend.command("Comfy.ToggleLinear")
+
+
 @pytest.mark.parametrize(
     ("path", "sampler_type", "steps_of", "at"),
     [(QUICKSTART, "FlexiActSampler", "FlexiActSampler", 5), (NATIVE, "SamplerCustomAdvanced", "CogVideoXSchedule", 0)],
