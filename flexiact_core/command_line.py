@@ -33,6 +33,20 @@ def training_parser(
     return parser
 
 
+def use_threads(count: int) -> None:
+    """Lets torch compute on the CPU with so many threads: how sums are split among them shows in their last digits."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def device_here() -> str:
+    """torch's name of what this machine computes on."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Processes:
     """The processes of one training, through accelerate: this one's device, what it says, and what it shares."""
 

@@ -5,6 +5,7 @@ Shape letters: T frames, H height, W width.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from io import BytesIO
@@ -107,16 +108,19 @@ def encode_video(frames: Tensor, fps: int) -> bytes:
     """
     import av
 
-    file = BytesIO()
-    try:
-        # How the encoder shares its work among threads shows in the bytes.
-        _encode(file, frames, fps, {"crf": "12", "preset": "fast", "x264-params": "threads=1:lookahead_threads=1"})
-    except (av.FFmpegError, ValueError) as error:
-        raise FileError(f"video: these frames could not be encoded ({why(error)}). Update the package av.") from error
-    return file.getvalue()
+    # How the encoder shares its work among threads shows in the bytes.
+    options = {"crf": "12", "preset": "fast", "x264-params": "threads=1:lookahead_threads=1"}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "video.mp4"
+        try:
+            _encode(str(file), frames, fps, options)
+        except (av.FFmpegError, ValueError) as error:
+            reason = why(error)
+            raise FileError(f"video: these frames could not be encoded ({reason}). Update the package av.") from error
+        return file.read_bytes()
 
 
-def _encode(target: str | BytesIO, frames: Tensor, fps: int, options: Mapping[str, str] | None = None) -> None:
+def _encode(target: str, frames: Tensor, fps: int, options: Mapping[str, str] | None = None) -> None:
     import av
 
     height, width = (side // 2 * 2 for side in frames.shape[1:3])

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "dynamictrl": {"cogvideox", "poses"},
     "act_vae": {"metrics", "poses"},
     "amg": {"avatars", "poses"},
+    "batch": {"metrics", "poses", "cogvideox", "flexiact", "dynamictrl", "act_vae", "world"},
     "world": {"metrics", "poses", "avatars", "cogvideox", "flexiact", "dynamictrl", "act_vae", "amg"},
 }
 
