@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flexiact_core.batch.jobs import Job
 from flexiact_core.batch.manifest import Manifest
-from flexiact_core.batch.queue import connected, run_alone, run_on_ray
+from flexiact_core.batch.queue import HERE, connected, run_alone, run_on_ray
 
 
 def make_sleeping(seconds: float):
@@ -49,7 +49,7 @@ def measure(count: int, seconds: float, workers: int, kills: int) -> str:
                 os.kill(int(result.content.split()[1]), signal.SIGKILL)
 
         if workers:
-            with connected("auto", workers, gpu_jobs=False) as pool:
+            with connected(HERE, workers, gpu_jobs=False) as pool:
                 run_on_ray(jobs, make_sleeping(seconds), keep, pool)
         else:
             run_alone(jobs, make_sleeping(seconds), keep)

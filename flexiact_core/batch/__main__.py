@@ -43,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--actions", type=Path, help="folder that actions are looked for in, if not beside the list")
     parser.add_argument("--refadapter", type=Path, help="RefAdapter, applied at 0.7 unless a row says otherwise")
     parser.add_argument("--act-vae", type=Path, help="ACT-VAE for rows with a word; the built-in one by default")
-    parser.add_argument("--ray", metavar="ADDRESS", help="run on Ray: auto, or a cluster's address; see docs/scale.md")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on Ray: auto, local, or a cluster's address")
     parser.add_argument("--workers", type=int, help="Ray's workers; one for each GPU by default")
     parser.add_argument("--memory", type=float, metavar="GB", help="what a worker may take of its card; all by default")
     parser.add_argument("--device", help="cpu, cuda or cuda:1; what is there by default")

@@ -13,6 +13,7 @@ from ..weight_files import write_whole
 from .jobs import Job
 
 FILE = "manifest.jsonl"
+PARTS = ".parts"
 
 
 class Manifest:
@@ -44,7 +45,9 @@ class Manifest:
 
     def save(self, job: Job, content: bytes, seconds: float, made_with: str) -> Path:
         """Writes a job's file, whole, and after it its line. Raises FileError if the disk is full."""
-        path = write_whole(self.folder / job.file_name, lambda temporary: Path(temporary).write_bytes(content))
+        # Written where few files are: what writing whole looks for among its neighbours would grow with the batch.
+        part = write_whole(self.folder / PARTS / job.file_name, lambda temporary: Path(temporary).write_bytes(content))
+        path = part.replace(self.folder / job.file_name)
         self._add(job, {"file": job.file_name, "seconds": round(seconds, 3), "made_with": made_with})
         return path
 

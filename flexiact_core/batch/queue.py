@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ from .jobs import Job
 Maker = Callable[[Job], bytes]
 # How often a job is begun again whose worker was killed; after that, it is taken to be what kills workers.
 TRIES_AGAIN = 3
+KILLED = (
+    f"its worker was killed {TRIES_AGAIN + 1} times, most often for want of memory. Ask for a smaller video or fewer "
+    "workers a machine."
+)
+# The address of a cluster that is started for this batch alone, and ends with it.
+HERE = "local"
+# Between two questions to a worker that is being started again.
+PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -71,26 +80,40 @@ def run_alone(jobs: Iterable[Job], make_maker: Callable[[], Maker], on_done: OnD
 def run_on_ray(jobs: Iterable[Job], make_maker: Callable[[], Maker], on_done: OnDone, pool: Pool) -> None:
     """Runs jobs on workers of a Ray that connected() has reached. on_done is called here, in the order of their ends.
 
-    A worker that is killed is started again by Ray, and so is its job, TRIES_AGAIN times. make_maker is called in each
-    worker; it and what it makes must be importable there under the same name.
+    A worker that is killed is started again by Ray, and its job is begun again, TRIES_AGAIN times. make_maker is called
+    in each worker; it must be importable there under the same name, unless it is a function inside another.
     """
     import ray
 
-    actor = ray.remote(num_cpus=1, num_gpus=pool.gpus_each, max_restarts=-1, max_task_retries=TRIES_AGAIN)(Worker)
-    waiting, running = iter(jobs), {}
+    actor = ray.remote(num_cpus=1, num_gpus=pool.gpus_each, max_restarts=-1)(Worker)
+    waiting, lost = iter(jobs), Counter()
+    # By what is waited for: the worker, its job, and whether it is only asked if it is there.
+    running = {}
     for worker in [actor.remote(make_maker) for _ in range(pool.workers)]:
         if (job := next(waiting, None)) is not None:
-            running[worker.run.remote(job)] = worker, job
+            running[worker.run.remote(job)] = worker, job, False
     while running:
         (ended, *_), _ = ray.wait(list(running), num_returns=1)
-        worker, job = running.pop(ended)
+        worker, job, asked = running.pop(ended)
         try:
             result = ray.get(ended)
-        except ray.exceptions.RayError as error:
-            result = Result(error=_why_lost(error))
+        except ray.exceptions.RayActorError:
+            # It is being started again, which a busy machine takes its time for: its job waits until it answers.
+            lost[job.key] += not asked
+            following = job
+            if lost[job.key] > TRIES_AGAIN:
+                on_done(job, Result(error=KILLED))
+                following = next(waiting, None)
+            if following is not None:
+                time.sleep(PAUSE_SECONDS)
+                running[worker.is_there.remote()] = worker, following, True
+            continue
+        if asked:
+            running[worker.run.remote(job)] = worker, job, False
+            continue
         # The worker goes on while the result is written.
         if (following := next(waiting, None)) is not None:
-            running[worker.run.remote(following)] = worker, following
+            running[worker.run.remote(following)] = worker, following, False
         on_done(job, result)
 
 
@@ -99,6 +122,10 @@ class Worker:
 
     def __init__(self, make_maker: Callable[[], Maker]):
         self.make_maker, self.make = make_maker, None
+
+    def is_there(self) -> bool:
+        """True: an answer."""
+        return True
 
     def run(self, job: Job) -> Result:
         """The result of one job."""
@@ -112,7 +139,9 @@ class Worker:
 
 @contextmanager
 def connected(address: str, workers: int | None, gpu_jobs: bool = True):
-    """The Pool of a Ray cluster, left again afterwards: 'auto' is one that runs, else one started on this machine.
+    """The Pool of a Ray cluster, left again afterwards.
+
+    The address 'auto' is that of a cluster that runs on this machine, else of one started here; HERE always starts one.
 
     Without a number of workers, one for each GPU, and one where there is none. Raises SettingError if Ray is not
     installed, does not answer, or has too few CPUs or GPUs for so many.
@@ -123,12 +152,14 @@ def connected(address: str, workers: int | None, gpu_jobs: bool = True):
 
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
-        ray.init(address=address, **quiet)
+        if address != HERE:
+            ray.init(address=address, **quiet)
     except ConnectionError as error:
         if address != "auto":
             raise SettingError(f"--ray {address}: no cluster answers there. Start one: ray start --head.") from error
+    if not ray.is_initialized():
         # As many CPUs as workers: a machine of few may hold more workers than it has.
-        ray.init(num_cpus=workers, include_dashboard=False, **quiet)
+        ray.init(address=HERE, num_cpus=workers, include_dashboard=False, **quiet)
     try:
         there = ray.cluster_resources()
         gpus = int(there.get("GPU", 0)) if gpu_jobs else 0
@@ -142,13 +173,3 @@ def connected(address: str, workers: int | None, gpu_jobs: bool = True):
     finally:
         ray.shutdown()
 
-
-def _why_lost(error: Exception) -> str:
-    import ray
-
-    if isinstance(error, ray.exceptions.RayActorError):
-        return (
-            f"its worker was killed {TRIES_AGAIN + 1} times, most often for want of memory. Ask for a smaller video or "
-            "fewer workers a machine."
-        )
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import av
 import pytest
 import torch
@@ -50,3 +55,21 @@ def test_a_preview_that_cannot_be_saved_says_where(tmp_path):
     with pytest.raises(FileError, match=r"a\.mp4: could not be saved in"):
         write_preview(tmp_path / "a.mp4", clip(9), fps=8)
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_the_bytes_of_a_video_depend_on_its_frames_alone():
+    # What malloc gives is filled with another byte each time: an encoder that reads what it never wrote shows it.
+    code = (
+        "import hashlib, torch; from flexiact_core.video_files import encode_video\n"
+        "g = torch.Generator().manual_seed(0)\n"
+        "frames = torch.rand(9, 8, 8, 3, generator=g).repeat_interleave(8, 1).repeat_interleave(8, 2)\n"
+        "print(hashlib.sha256(encode_video(frames, 8)).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=os.environ | {"MALLOC_PERTURB_": filling},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for filling in ("85", "201")
+    }  # fmt: skip
+    assert len(found) == 1

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("batch")
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != FILE}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != FILE}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_two_workers_of_ray_one_killed_make_the_files_of_one_process(jobs, alone
         if keeper.ended == 3:
             os.kill(int(min(pids.iterdir()).name), signal.SIGKILL)
 
-    with queue.connected("auto", 2, gpu_jobs=False) as pool:
+    with queue.connected(queue.HERE, 2, gpu_jobs=False) as pool:
         queue.run_on_ray(listed, make_maker, keep, pool)
     assert keeper.failed == 0 and len(list(pids.iterdir())) >= 2
     assert files_of(options.out) == alone

@@ -79,7 +79,7 @@ def test_killed_workers_jobs_run_again_and_nothing_is_made_twice(tmp_path, monke
         if len(manifest.records) in kills:
             os.kill(int(result.content.split()[1]), signal.SIGKILL)
 
-    with queue.connected("auto", 2, gpu_jobs=False) as pool:
+    with queue.connected(queue.HERE, 2, gpu_jobs=False) as pool:
         queue.run_on_ray(JOBS, make_telling, keep, pool)
     # One job kills every worker that takes it.
     ((seed, reason),) = failed
