@@ -43,7 +43,7 @@ def _jobs_of(place: Path, actions: Path | None, first: int, seed: int, settings:
     released = read_released_action(place)
     action = find_action(released.name, actions)
     if action is None:
-        raise FileError(f"no file {released.name}.safetensors or .pt under --actions. Train it, or name another folder.")
+        raise FileError(f"no file {released.name}.safetensors or .pt under --actions. Train it, or name another.")
     if not released.targets:
         raise FileError("val_image.csv names no picture. Add a line for each.")
     return [
