@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch.nn import LayerNorm, Linear, Sequential
 
 from flexiact_core.batch.placing import SPARE_BYTES, Placing
 from flexiact_core.errors import SettingError
@@ -16,8 +16,8 @@ LAYER_BYTES = 4 * (32 * 32 + 32)
 
 def part():
     torch.manual_seed(0)
-    layers = [layer for _ in range(4) for layer in (nn.Linear(32, 32), nn.LayerNorm(32))]
-    return nn.Sequential(*layers).requires_grad_(False)
+    layers = [layer for _ in range(4) for layer in (Linear(32, 32), LayerNorm(32))]
+    return Sequential(*layers).requires_grad_(False)
 
 
 def limited(layers: int, work_bytes: int = 0) -> int:
