@@ -153,6 +153,27 @@ def standing_figure() -> Tensor:
     return (points - points.amin(0)) / (points[:, 1].max() - points[:, 1].min())
 
 
+def postures_of(action: str, course: Tensor) -> Tensor:
+    """The postures (..., D) of an action at shares (...) of its course, in the units of FREEDOMS; 0 is the stance.
+
+    Raises ValueError for unknown actions.
+    """
+    return _postures(torch.full_like(course, list(ACTIONS).index(action), dtype=torch.long), course)
+
+
+def draw_body(generator: torch.Generator) -> dict[str, float]:
+    """The lengths of a random body's parts, in shares of its height."""
+    return {name: float(value) for name, value in _draw_body(1, generator).items()}
+
+
+def joints_of(postures: Tensor, body: dict[str, float]) -> Tensor:
+    """Where the joints JOINTS of a body are in postures (T, D): (T, 13, 3) in shares of its height.
+
+    x to the person's left, y up from the ground, z forward.
+    """
+    return _joints(postures[None], {name: torch.tensor([length]) for name, length in body.items()})[0]
+
+
 def _stance() -> Tensor:
     return torch.tensor([float(STANCE.get(name, 0)) for name in FREEDOMS])
 

@@ -14,6 +14,7 @@ from .scenes import Scene, caption, sample_scene, sample_target
 
 # The folders are laid out and named as a user's own model folders, so that nothing else needs to know this world.
 LABEL = "small world (built in)"
+ACTORS_LABEL = "small people (built in)"
 WEIGHTS = Path(__file__).parent / "weights"
 FPS = COGVIDEOX_1_0.fps
 
@@ -21,6 +22,11 @@ FPS = COGVIDEOX_1_0.fps
 def base_folder(weights: Path = WEIGHTS) -> Path:
     """The diffusers folder of the base."""
     return weights / "CogVideo" / LABEL
+
+
+def actors_folder(weights: Path = WEIGHTS) -> Path:
+    """The diffusers folder of the people's base, of DynamiCtrl's family."""
+    return weights / "CogVideo" / ACTORS_LABEL
 
 
 def refadapter_path(weights: Path = WEIGHTS) -> Path:

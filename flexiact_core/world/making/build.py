@@ -1,10 +1,11 @@
 """All weights of the small world from nothing: `python -m flexiact_core.world.making.build`.
 
-Stages: vae, data, base, decoder, refadapter, fae. Every stage resumes where it was
-stopped; a stage that is done is skipped. Checkpoints and data lie in the folder --work,
-what ships in --out. --start trains on from the base of another weights folder instead of
-from nothing. With limits on wall time (--vae-minutes, --base-minutes and so on) the learning
-rate falls to the end of the time instead of the last step.
+Stages: vae, data, base, decoder, refadapter, fae; and for the people actor_vae, actor_data,
+actor_base. Every stage resumes where it was stopped; a stage that is done is skipped.
+Checkpoints and data lie in the folder --work, what ships in --out. --start trains on from the
+base of another weights folder instead of from nothing. With limits on wall time
+(--vae-minutes, --base-minutes and so on) the learning rate falls to the end of the time
+instead of the last step.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from .. import shipped
 from ..actions import ACTIONS
 from . import hogwild
+from .actor_build import build_actor_base, build_actor_data, train_actor_vae
 from .base_training import BaseTask, encode_data
 from .models import make_vae, save_base
 from .vae_training import DecoderTask, VAETask, latent_scale, measure_vae
@@ -150,6 +152,9 @@ STAGES = {
     "decoder": build_decoder,
     "refadapter": build_adapter,
     "fae": build_actions,
+    "actor_vae": train_actor_vae,
+    "actor_data": build_actor_data,
+    "actor_base": build_actor_base,
 }
 
 
@@ -174,6 +179,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=16)
     add("--clips", type=int, default=5120)
     add("--refadapter-minutes", type=float)
+    add("--actor-vae-steps", type=int, default=1200, help="per worker")
+    add("--actor-vae-minutes", type=float)
+    add("--actor-clips", type=int, default=4096)
+    add("--actor-base-steps", type=int, default=6000, help="per worker")
+    add("--actor-base-minutes", type=float)
     add("--fresh", action="store_true", help="also make adapters anew whose files exist")
     add("--nice", type=int, default=0)
     return parser

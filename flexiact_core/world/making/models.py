@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...cogvideox.family import COGVIDEOX_1_0
+from ...cogvideox.family import COGVIDEOX_1_0, DYNAMICTRL
+from ...cogvideox.pose_norms import add_pose_norms
 from ..scenes import FRAME_PX, vocabulary
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def make_transformer(num_frames: int = 17) -> CogVideoXTransformer3DModel:
 
     Modulation and output projections are zero, so that training starts from the identity.
     """
-    import torch
     from diffusers import CogVideoXTransformer3DModel
 
     transformer = CogVideoXTransformer3DModel(
@@ -64,19 +64,64 @@ def make_transformer(num_frames: int = 17) -> CogVideoXTransformer3DModel:
         use_learned_positional_embeddings=False,
     )
     transformer.register_to_config(motion_bias=MOTION_BIAS, run=RUN)
+    _say_nothing(transformer)
+    return transformer
+
+
+def _say_nothing(transformer: CogVideoXTransformer3DModel) -> None:
+    import torch
+
     with torch.no_grad():
         for name, parameter in transformer.named_parameters():
             if ".norm1.linear." in name or ".norm2.linear." in name or name.startswith(("norm_out.linear", "proj_out")):
                 parameter.zero_()
+
+
+def make_posed_transformer(num_frames: int = 21) -> CogVideoXTransformer3DModel:
+    """A fresh transformer of DynamiCtrl's family, 4 layers of 4 x 32, saying nothing yet.
+
+    Its pose norms start as the release's: a layer norm of ones, and a linear layer as torch starts it. From zero they
+    hardly open.
+    """
+    from diffusers import CogVideoXTransformer3DModel
+
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=32,
+        in_channels=2 * LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        time_embed_dim=96,
+        ofs_embed_dim=96,
+        text_embed_dim=TEXT_WIDTH,
+        num_layers=4,
+        sample_width=300,
+        sample_height=300,
+        sample_frames=num_frames,
+        patch_size=2,
+        patch_size_t=DYNAMICTRL.patch_size_t,
+        patch_bias=False,
+        temporal_compression_ratio=4,
+        max_text_seq_length=MAX_TEXT_TOKENS,
+        use_rotary_positional_embeddings=True,
+        use_learned_positional_embeddings=False,
+    )
+    _say_nothing(transformer)
+    add_pose_norms(transformer)
+    for block in transformer.transformer_blocks:
+        pose_norm = block.control_norm1.to_empty(device="cpu")
+        for layer in pose_norm.values():
+            layer.reset_parameters()
+    size = {"width": FRAME_PX, "height": FRAME_PX, "num_frames": num_frames}
+    transformer.register_to_config(motion_bias=MOTION_BIAS, run=RUN | size)
     return transformer
 
 
-def make_text_encoder() -> T5EncoderModel:
+def make_text_encoder(words: tuple[str, ...] = vocabulary()) -> T5EncoderModel:
     """A fresh T5EncoderModel of width 64 and 2 layers, for the words of `make_tokenizer`."""
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(
-        vocab_size=3 + len(vocabulary()),
+        vocab_size=3 + len(words),
         d_model=TEXT_WIDTH,
         d_kv=16,
         num_heads=4,
@@ -90,14 +135,14 @@ def make_text_encoder() -> T5EncoderModel:
     return T5EncoderModel(config)
 
 
-def make_tokenizer() -> T5Tokenizer:
+def make_tokenizer(words: tuple[str, ...] = vocabulary()) -> T5Tokenizer:
     """A T5Tokenizer with one token for every word a caption can have; other words are unknown."""
     from transformers import T5Tokenizer
 
     # A word has to start with the mark that stands for the space before it.
-    words = [("\N{LOWER ONE EIGHTH BLOCK}" + word, -1.0) for word in vocabulary()]
+    pieces = [("\N{LOWER ONE EIGHTH BLOCK}" + word, -1.0) for word in words]
     specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    return T5Tokenizer(vocab=specials + words, extra_ids=0, model_max_length=MAX_TEXT_TOKENS)
+    return T5Tokenizer(vocab=specials + pieces, extra_ids=0, model_max_length=MAX_TEXT_TOKENS)
 
 
 def make_scheduler() -> CogVideoXDPMScheduler:
@@ -120,7 +165,12 @@ def make_scheduler() -> CogVideoXDPMScheduler:
 
 
 def save_base(
-    folder: Path, *, vae: AutoencoderKLCogVideoX, transformer: CogVideoXTransformer3DModel, text_encoder: T5EncoderModel
+    folder: Path,
+    *,
+    vae: AutoencoderKLCogVideoX,
+    transformer: CogVideoXTransformer3DModel,
+    text_encoder: T5EncoderModel,
+    words: tuple[str, ...] = vocabulary(),
 ) -> None:
     """Writes the base as a diffusers folder, weights in fp16.
 
@@ -133,7 +183,7 @@ def save_base(
 
     half = [copy.deepcopy(m).to("cpu", torch.float16) for m in (vae, transformer, text_encoder)]
     pipeline = CogVideoXImageToVideoPipeline(
-        tokenizer=make_tokenizer(),
+        tokenizer=make_tokenizer(words),
         text_encoder=half[2],
         vae=half[0],
         transformer=half[1],

@@ -1,0 +1,47 @@
+"""The measure of a video of the people's world as a picture: the true video, the one measured, the driving pose."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+from ..plots import draw_lines, tile_videos
+from .actor_cases import ActorCase, driving
+from .actor_measure import READ, Seen, measure_actor, read_joints, true_joints
+from .actor_render import render_actor
+from .actors import FPS, FRAME_PX, NUM_FRAMES
+
+WIDTH_PX = 960
+
+
+def draw_actor_measure(frames: Tensor, case: ActorCase) -> tuple[Tensor, Seen]:
+    """A picture (1, H, W, 3) in 0..1, and the numbers in it, of how frames follow the driving pose of a case.
+
+    frames is (21, 64, 64, 3) in 0..1. Rows: the driving pose, the true video, the frames. Below, how far each joint
+    that can be read is from its place, in shares of the body's height.
+    Raises ShapeError if the frames are of another number or size.
+    """
+    if tuple(frames.shape) != (NUM_FRAMES, FRAME_PX, FRAME_PX, 3):
+        raise ShapeError(
+            f"frames: {NUM_FRAMES} of {FRAME_PX}x{FRAME_PX} pixels expected, {list(frames.shape)} found. Only videos "
+            "of the small people can be measured; sample with their size and number of frames."
+        )
+    frames = frames.float()
+    seen = measure_actor(frames, case.actor, case.performance)
+    points, found = read_joints(frames, case.actor)
+    true, shown = true_joints(case.actor, case.performance)
+    apart = (points - true).norm(dim=-1) / case.actor.height
+    series = []
+    for number, name in enumerate(READ):
+        moments = torch.nonzero(found[:, number] & shown[:, number])[:, 0]
+        series.append((name.replace("_", " "), (moments / FPS).tolist(), apart[moments, number].tolist()))
+    title = (
+        f"{case.action}: {seen.follow:.0%} of the joints near their place, limbs' slope {seen.limbs:.2f}, looks most "
+        f"like {seen.nearest}"
+    )
+    plot = draw_lines(series, title=title, x_label="seconds", width_px=WIDTH_PX)
+    true_video = render_actor(case.actor, case.performance)
+    rows = tile_videos([driving(case), true_video, frames], frames_each=9, side_px=WIDTH_PX // 9 - 4)
+    padding = WIDTH_PX - rows.shape[2]
+    return torch.cat([torch.nn.functional.pad(rows, (0, 0, 0, padding)), plot], dim=1), seen
