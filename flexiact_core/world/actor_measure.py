@@ -70,12 +70,6 @@ def read_pan(frames: Tensor, actor: Actor) -> Tensor:
     return places[error.argmin(1)]
 
 
-def slope_of(measured: Tensor, true: Tensor) -> float:
-    """The share of a true movement that is in a measured one, both against their first frame; 1 is all, 0 none."""
-    measured, true = measured - true[:1], true - true[:1]
-    return float((measured * true).sum() / true.square().sum().clamp(min=1e-6))
-
-
 @dataclass(frozen=True)
 class Seen:
     """What a video shows. follow: as follow_share(). limbs: slope of hands and feet. pan: px at the end. nearest:

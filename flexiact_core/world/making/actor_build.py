@@ -43,7 +43,7 @@ def trained_actor_vae(work: Path) -> AutoencoderKLCogVideoX:
     vae.eval().requires_grad_(False)
     scale_file = work / "actor_vae_scale.json"
     if not scale_file.exists():
-        half = copy.deepcopy(vae).to(torch.bfloat16)
+        half = copy.deepcopy(vae).to(hogwild.faster_format())
         measured = {"scaling_factor": actor_latent_scale(half)} | measure_actor_vae(half)
         scale_file.write_text(json.dumps(measured))
         log.info("actor vae: %s", measured)
@@ -53,7 +53,7 @@ def trained_actor_vae(work: Path) -> AutoencoderKLCogVideoX:
 
 def build_actor_data(work: Path, chosen: argparse.Namespace) -> None:
     """Encodes the people's training clips into work/actor_data."""
-    vae = trained_actor_vae(work).to(chosen.device, torch.bfloat16)
+    vae = trained_actor_vae(work).to(chosen.device, hogwild.faster_format(chosen.device))
     workers = chosen.workers if chosen.device == "cpu" else 1
     arguments = (vae, work / "actor_data", chosen.actor_clips, workers)
     if workers == 1:

@@ -36,6 +36,7 @@ from ..actor_measure import measure_actor
 from ..actor_render import draw_actor_poses, render_actor
 from ..actors import NUM_FRAMES, PAN_PX, Performance, act_out, actor_caption
 from .actor_action import CAMERA, learn_camera
+from .hogwild import faster_format
 
 if TYPE_CHECKING:
     from ...act_vae.loading import ACTVAE
@@ -173,12 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("evaluation_actors"))
     parser.add_argument("--rows", default=",".join(ROWS), help="comma separated: " + ", ".join(ROWS))
     parser.add_argument("--people", type=int, default=4, help="for each action")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="what this machine is faster in, if not said")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(chosen.threads)
-    base = load_actors(chosen.weights, getattr(torch, chosen.dtype))
+    base = load_actors(chosen.weights, getattr(torch, chosen.dtype) if chosen.dtype else faster_format())
     bench = Bench(base, make_actor_cases(chosen.people), chosen.weights)
     chosen.out.mkdir(parents=True, exist_ok=True)
     for name in chosen.rows.split(","):

@@ -20,7 +20,7 @@ from ...dynamictrl.pose_norm import PoseStream, pose_tokens, time_embedding
 from ...video import to_model_pixels
 from ..actor_render import draw_actor_poses, render_actor
 from ..actors import NUM_FRAMES, Actor, Performance, actor_caption, actor_vocabulary, sample_actor, sample_performance
-from .base_training import tokenize
+from .base_training import moving_weight, tokenize
 from .models import make_posed_transformer, make_scheduler, make_text_encoder, make_tokenizer
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ NO_CAPTION = 0.08
 NO_PICTURE = 0.03
 TIMESTEP_POWER = 0.5
 BATCH_SIZE = 16
-# Most of a clip stands still; what moves counts more.
-MOVING_WEIGHT = 4.0
-MOVING_CHANGE = 0.25
 # What each of a clip's four captions names beside the person: neither, the action, the camera, both.
 SAID = ((False, False), (True, False), (False, True), (True, True))
 
@@ -143,7 +140,7 @@ class ActorTask:
             condition = pad_image_latents(image, video.shape[1])
             velocity = predict(a * video + b * noise, condition, text, timesteps, {"pose": poses})
         error = (velocity - (a * noise - b * video)).square()
-        return (error * _moving_weight(video)).mean()
+        return (error * moving_weight(video)).mean()
 
     def _draw(self, name: str, rows: Tensor, generator: torch.Generator) -> Tensor:
         mean, std = self.data[f"{name}_mean"][rows].float(), self.data[f"{name}_std"][rows].float()
@@ -169,9 +166,3 @@ class _Kept:
 
     def at(self, layer: int) -> Tensor:
         return self.stream.at(layer) * self.kept
-
-
-def _moving_weight(video: Tensor) -> Tensor:
-    change = (video - video[:, :1]).square().mean(dim=2, keepdim=True)
-    weight = 1.0 + (MOVING_WEIGHT - 1.0) * change / (change + MOVING_CHANGE)
-    return weight / weight.mean()

@@ -10,7 +10,6 @@ from flexiact_core.world.actor_measure import (
     nearest_action,
     read_joints,
     read_pan,
-    slope_of,
     true_joints,
 )
 from flexiact_core.world.actor_render import render_actor
@@ -60,12 +59,6 @@ def test_a_joint_that_is_gone_is_not_found():
     _, found = read_joints(ground, actor)
     assert not found.any()
     assert follow_share(ground, actor, act_out("wave")) == 0
-
-
-def test_half_the_movement_is_a_slope_of_a_half():
-    true = torch.linspace(0, 8, 5)[:, None]
-    assert slope_of(3 + true / 2, true) == pytest.approx(0.5)
-    assert slope_of(torch.ones(5, 1), true) == 0
 
 
 @pytest.mark.parametrize(("camera", "sign"), [("right", 1), ("left", -1), (None, 0)])
