@@ -34,7 +34,7 @@ IN_THE_ARCHIVE = {
 LEFT_OUT = re.compile(r"docs/developing\.md|flexiact_core/\w+/making/.*")
 DEVELOPING = "docs/developing.md"
 KINDS_IN_THE_ARCHIVE = {
-    "", ".glb", ".jpg", ".js", ".json", ".md", ".mp4", ".png", ".py", ".safetensors", ".svg", ".toml", ".txt",
+    "", ".glb", ".jpg", ".js", ".json", ".md", ".mp4", ".png", ".webp", ".py", ".safetensors", ".svg", ".toml", ".txt",
 }  # fmt: skip
 
 
