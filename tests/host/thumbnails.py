@@ -38,6 +38,7 @@ STAND_INS = {
     "flexiact_human": "sway",
     "flexiact_animal": "jump",
     "flexiact_camera": "pan",
+    "flexiact_cross_species": "spin",
 }
 
 

@@ -156,7 +156,8 @@ def test_app_mode_shows_what_a_quickstart_asks_for(frontend):
     frontend.command("Comfy.ToggleLinear")
     try:
         for _, widget in workflow["extra"]["linearData"]["inputs"]:
-            frontend.page.get_by_text(widget, exact=True).first.wait_for()
+            # The note, out of sight now, names some of them, too.
+            frontend.page.locator(f":text-is('{widget}'):visible").first.wait_for()
         frontend.shoot("app-mode")
     finally:
         frontend.command("Comfy.ToggleLinear")
