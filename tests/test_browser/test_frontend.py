@@ -73,7 +73,8 @@ def search(frontend: Frontend, words: str) -> list[str]:
 @pytest.mark.parametrize("node_id", sorted(ENGLISH))
 def test_a_node_is_found_by_name_and_by_alias(frontend, comfy, node_id):
     info = comfy.get(f"/object_info/{node_id}")[node_id]
-    assert info["display_name"] in search(frontend, info["display_name"])[:3]
+    # What stands in brackets are further words for it, and nobody types a name that long.
+    assert info["display_name"] in search(frontend, info["display_name"].partition(" (")[0])[:3]
     assert info["search_aliases"]
     assert info["display_name"] in search(frontend, info["search_aliases"][0])
 
