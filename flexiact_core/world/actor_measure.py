@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..act_vae.figures import ACTIONS, JOINTS
+from ..metrics.poses import correct_keypoints
 from .actor_render import PARTS, colours_of, cover_of_parts, render_ground
 from .actors import TEMPO, TONES, Actor, Performance, act_out, joints_px
 
@@ -56,10 +57,12 @@ def true_joints(actor: Actor, performance: Performance) -> tuple[Tensor, Tensor]
 
 def follow_share(frames: Tensor, actor: Actor, performance: Performance, near: float = NEAR) -> float:
     """The share of the joints that are to be seen after the first frame within `near` body heights of their place."""
-    points, found = read_joints(frames, actor)
-    true, seen = true_joints(actor, performance)
-    close = found & ((points - true).norm(dim=-1) <= near * actor.height)
-    return float(close[1:][seen[1:]].float().mean())
+    return _share_near(*read_joints(frames, actor), *true_joints(actor, performance), near * actor.height)
+
+
+def _share_near(points: Tensor, found: Tensor, true: Tensor, seen: Tensor, near_px: float) -> float:
+    known = points.masked_fill(~found[..., None], torch.nan)
+    return correct_keypoints(known[1:], true[1:], near_px, seen[1:])
 
 
 def read_pan(frames: Tensor, actor: Actor) -> Tensor:
@@ -90,7 +93,7 @@ def measure_actor(frames: Tensor, actor: Actor, performance: Performance) -> See
     moved, meant = (points[1:] - start)[both], (true[1:] - start)[both]
     limbs = float((moved * meant).sum() / meant.square().sum().clamp(min=1e-6))
     return Seen(
-        follow_share(frames, actor, performance), limbs, float(read_pan(frames, actor)[-1]),
+        _share_near(points, found, true, seen, NEAR * actor.height), limbs, float(read_pan(frames, actor)[-1]),
         nearest_action(points, found, actor),
     )  # fmt: skip
 

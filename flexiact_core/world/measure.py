@@ -263,13 +263,12 @@ def _compare_subject(frames, scene: Scene, track: Track, lit_cover, shaded_cover
         shape=float(1.0 - overlaps[scene.shape].mean()),
         background=float(background_error),
         right_shape=float((overlaps[scene.shape] >= best).mean()),
-        likeness=_likeness(frames, scene, track),
+        likeness=_likeness(frames, scene, track, background),
     )
 
 
-def _likeness(frames: np.ndarray, scene: Scene, track: Track) -> float:
+def _likeness(frames: np.ndarray, scene: Scene, track: Track, background: np.ndarray) -> float:
     """Identity.likeness. The pose is tried around what was read, since a melted outline is read too large."""
-    background = render_background(scene, track.pan, track.zoom)
     grown = replace(track, radius=track.radius + 4.0)
     # Where the subject is, and where anything else is that is no background.
     around = render_sprite(scene, grown)[1] > 0.5

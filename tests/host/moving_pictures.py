@@ -14,9 +14,8 @@ from flexiact_core.world import shipped
 from flexiact_core.world.cases import SETTINGS, Case, load_world, make_cases, sample_videos
 from flexiact_core.world.scenes import caption, sample_target
 
-from .environment import ROOT
+from .pictures import DOCS, ROOT, tile
 
-DOCS = Path(ROOT) / "web" / "docs"
 ONE_SUBJECT = ("jump", "slide", "spin", "grow", "hop")
 # The action whose targets are shown doing others too, so that one subject is seen in all of them.
 OF_TARGETS = "jump"
@@ -36,9 +35,13 @@ def main() -> None:
         {"": [reference, *[perform(world, OF_TARGETS, target) for target in range(5)]]},
     )  # fmt: skip
     strengths = {"without the weighting": MotionBias(0.0), "with it": own_bias(world.base.transformer.config)}
+    cases = {name: contrary(name) for name in CONTRARY}
     write_moving(
-        DOCS / "contrary.webp", [f"{name}, told {told(name)}" for name in CONTRARY],
-        {label: [contrary(world, name, bias) for name in CONTRARY] for label, bias in strengths.items()},
+        DOCS / "contrary.webp", [f"{name}, told {told(case)}" for name, case in cases.items()],
+        {
+            label: [sample_videos(world, [case], world.faes[name], bias=bias)[0] for name, case in cases.items()]
+            for label, bias in strengths.items()
+        },
     )  # fmt: skip
 
 
@@ -49,15 +52,13 @@ def perform(world, action: str, target: int) -> np.ndarray:
     return sample_videos(world, [case], world.faes[action])[0]
 
 
-def contrary(world, action: str, bias: MotionBias) -> np.ndarray:
-    """The same under a caption that names another action."""
-    case = make_cases(action, SETTINGS["other_1"], 1, 1)[0]
-    return sample_videos(world, [case], world.faes[action], bias=bias)[0]
+def contrary(action: str) -> Case:
+    """The first target under a caption that names another action."""
+    return make_cases(action, SETTINGS["other_1"], 1, 1)[0]
 
 
-def told(action: str) -> str:
-    """The word of the other action in the caption of contrary()."""
-    case = make_cases(action, SETTINGS["other_1"], 1, 1)[0]
+def told(case: Case) -> str:
+    """The word of the other action."""
     return (set(case.words.split()) - set(caption(case.scene).split())).pop()
 
 
@@ -76,8 +77,7 @@ def write_moving(path: Path, labels, rows: dict[str, list[np.ndarray]]) -> None:
             top = LABEL_PX + row * step
             pen.text((6, top + TILE_PX / 2), label, fill=TEXT, anchor="lm", font_size=12)
             for column, video in enumerate(videos):
-                tile = Image.fromarray((np.clip(video[index], 0, 1) * 255).round().astype(np.uint8))
-                page.paste(tile.resize((TILE_PX, TILE_PX), Image.Resampling.NEAREST), (side + column * step, top))
+                page.paste(tile(video[index], TILE_PX, Image.Resampling.NEAREST), (side + column * step, top))
         pages.append(page)
     lasting = [round(1000 / shipped.FPS)] * (count - 1) + [HOLD_MS]
     pages[0].save(path, save_all=True, append_images=pages[1:], duration=lasting, loop=0, quality=80, method=6)

@@ -133,9 +133,13 @@ def draw_transfers(rows: dict[str, tuple[np.ndarray, ...]]):
         pen.text((8, top + TILE_PX / 2), action, fill=TEXT, anchor="lm", font_size=14)
         for start, (_, count), video in zip(starts, columns, videos):
             for place, index in enumerate(np.linspace(0, len(video) - 1, count).round().astype(int)):
-                tile = Image.fromarray((np.clip(video[index], 0, 1) * 255).round().astype(np.uint8))
-                sheet.paste(tile.resize((TILE_PX, TILE_PX), Image.Resampling.BICUBIC), (start + place * step, top))
+                sheet.paste(tile(video[index], TILE_PX, Image.Resampling.BICUBIC), (start + place * step, top))
     return to_tensor(sheet)
+
+
+def tile(frame: np.ndarray, side_px: int, how: Image.Resampling) -> Image.Image:
+    """A frame (H, W, 3) in 0..1 as a square picture."""
+    return Image.fromarray((np.clip(frame, 0, 1) * 255).round().astype(np.uint8)).resize((side_px, side_px), how)
 
 
 def _save(picture, path: Path) -> None:

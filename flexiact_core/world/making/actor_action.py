@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...modules import share_weights
 from ..actor_render import render_actor
-from ..actors import CAMERAS, act_out, actor_caption, sample_actor
+from ..actors import act_out, actor_caption, sample_actor
 from .adapter_training import FAE_BATCH_SIZE, FAE_LEARNING_RATE
 
 if TYPE_CHECKING:
@@ -18,21 +17,7 @@ if TYPE_CHECKING:
 
 REFERENCE = 4_000_000
 STEPS = 150
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Where the camera of the reference clip moves."""
-
-    direction: str
-
-    @property
-    def sign(self) -> float:
-        """1 to the right, -1 to the left."""
-        return CAMERAS[self.direction]
-
-
-CAMERA = Camera("right")
+CAMERA = "right"  # of CAMERAS: where that of the reference clip moves
 
 
 def learn_camera(base: CogVideoXI2V, steps: int = STEPS, seed: int = 0) -> FAE:
@@ -48,7 +33,7 @@ def learn_camera(base: CogVideoXI2V, steps: int = STEPS, seed: int = 0) -> FAE:
     from ...training import Course
 
     cpu, plain, actor = torch.device("cpu"), without_pose_norms(base.transformer), sample_actor(REFERENCE)
-    clip = render_actor(actor, act_out(None, camera=CAMERA.direction))
+    clip = render_actor(actor, act_out(None, camera=CAMERA))
     length = base.transformer.config.max_text_seq_length
     words, empty = (
         encode_prompt(base.text_encoder, base.tokenizer, text, length, cpu) for text in (actor_caption(actor), "")
@@ -56,7 +41,7 @@ def learn_camera(base: CogVideoXI2V, steps: int = STEPS, seed: int = 0) -> FAE:
     clips = encode_clips(base.vae, [clip], words, empty, cpu)
     course = Course(steps, FAE_LEARNING_RATE, seed, cpu, batch_size=FAE_BATCH_SIZE)
     state = fit_fae(plain, make_scheduler(base.scheduler_config, "DPM"), clips, course, num_tokens=length)
-    metadata = {"base": base_signature(plain), "name": f"camera {CAMERA.direction}"}
+    metadata = {"base": base_signature(plain), "name": f"camera {CAMERA}"}
     return FAE(state.parameters[TOKENS], name=metadata["name"], metadata=metadata)
 
 

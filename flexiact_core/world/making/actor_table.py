@@ -7,7 +7,6 @@ actors.md, and the records of each row, into a folder. Rows that are there are k
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -34,9 +33,10 @@ from ..actor_cases import (
 )
 from ..actor_measure import measure_actor
 from ..actor_render import draw_actor_poses, render_actor
-from ..actors import NUM_FRAMES, PAN_PX, Performance, act_out, actor_caption
+from ..actors import CAMERAS, NUM_FRAMES, PAN_PX, Performance, act_out, actor_caption
 from .actor_action import CAMERA, learn_camera
 from .hogwild import faster_format
+from .table import read_results, write_records
 
 if TYPE_CHECKING:
     from ...act_vae.loading import ACTVAE
@@ -78,12 +78,22 @@ class Bench:
         return self.make(lambda case: draw_predicted(predicted_poses(case, self.act_vae, action(case))))
 
 
-def other(case: ActorCase) -> Performance:
-    """What another clip shows: the action some places further on in the list."""
+def other_word(case: ActorCase) -> str:
+    """Another action than the case's: some places further on in the list."""
     from ...act_vae.figures import ACTIONS
 
     names = list(ACTIONS)
-    return act_out(names[(names.index(case.action) + 4) % len(names)])
+    return names[(names.index(case.action) + 4) % len(names)]
+
+
+def other(case: ActorCase) -> Performance:
+    """What another clip shows."""
+    return act_out(other_word(case))
+
+
+def follow_other(bench: Bench) -> Tensor:
+    """Videos that another clip's poses drive."""
+    return bench.make(lambda case: draw_actor_poses(case.actor, other(case)))
 
 
 def resting(case: ActorCase) -> Tensor:
@@ -99,16 +109,8 @@ Truth = Callable[[ActorCase], Performance]
 # By name: what it is called in the table, what its videos are measured against, and how they are made.
 ROWS: dict[str, tuple[str, Truth, Callable[[Bench], Tensor]]] = {
     "pose": ("driving pose", _own, lambda b: b.make(driving)),
-    "other": (
-        "another clip's pose, against that pose",
-        other,
-        lambda b: b.make(lambda case: draw_actor_poses(case.actor, other(case))),
-    ),
-    "wrong": (
-        "another clip's pose, against its own",
-        _own,
-        lambda b: b.make(lambda case: draw_actor_poses(case.actor, other(case))),
-    ),
+    "other": ("another clip's pose, against that pose", other, follow_other),
+    "wrong": ("another clip's pose, against its own", _own, follow_other),
     "none": ("no pose", _own, lambda b: b.make(driving, strength=0.0)),
     "black": ("an empty drawing as the pose", _own, lambda b: b.make(lambda case: torch.zeros_like(driving(case)))),
     "rest": ("the picture's pose held", _own, lambda b: b.make(resting)),
@@ -128,24 +130,17 @@ ROWS: dict[str, tuple[str, Truth, Callable[[Bench], Tensor]]] = {
         lambda b: b.make(driving, lambda case: actor_caption(case.actor, case.action), strength=0.0),
     ),
     "chain": ("word, ACT-VAE, DynamiCtrl", _own, lambda b: b.predicted(lambda case: case.action)),
-    "chain_wrong": ("the same with another action's word", _own, lambda b: b.predicted(_other_word)),
+    "chain_wrong": ("the same with another action's word", _own, lambda b: b.predicted(other_word)),
     "camera": ("camera action alone, the pose held", _own, lambda b: b.make(resting, faes=b.camera)),
     "camera_pose": ("camera action and driving pose", _own, lambda b: b.make(driving, faes=b.camera)),
 }
-
-
-def _other_word(case: ActorCase) -> str:
-    from ...act_vae.figures import ACTIONS
-
-    names = list(ACTIONS)
-    return names[(names.index(case.action) + 4) % len(names)]
 
 
 def run_row(bench: Bench, name: str) -> list[dict]:
     """The records of one row: one for each case."""
     _, truth, make = ROWS[name]
     videos, records = make(bench), []
-    pan = CAMERA.sign * PAN_PX
+    pan = CAMERAS[CAMERA] * PAN_PX
     for case, video in zip(bench.cases, videos, strict=True):
         seen = measure_actor(video, case.actor, truth(case))
         records.append(
@@ -186,15 +181,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stored, started = chosen.out / f"{name}.json", time.monotonic()
         if not stored.exists():
             records = run_row(bench, name)
-            stored.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
+            write_records(stored, records)
             log.info("%s: %.0f s", name, time.monotonic() - started)
-    results = {
-        name: json.loads((chosen.out / f"{name}.json").read_text())
-        for name in ROWS
-        if (chosen.out / f"{name}.json").exists()
-    }
-    (chosen.out / "actors.md").write_text(make_actor_table(results))
-    log.info("%s\n%s", chosen.out / "actors.md", make_actor_table(results))
+    table = make_actor_table(read_results(chosen.out, ROWS))
+    (chosen.out / "actors.md").write_text(table)
+    log.info("%s\n%s", chosen.out / "actors.md", table)
 
 
 if __name__ == "__main__":

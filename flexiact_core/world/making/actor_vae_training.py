@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from ...metrics.video import psnr_db
-from ...video import to_frames, to_model_pixels
 from ..actor_render import actor_mask, draw_actor_poses, render_actor
 from ..actors import FRAME_PX, Actor, Performance, sample_actor, sample_performance
 from .models import make_vae
+from .vae_training import reconstruction_loss, scale_of, through
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
 
 PERSON_WEIGHT = 6.0
-KL_WEIGHT = 5e-4
 # Drawn poses only have to be told apart; pictures have to look right.
 DRAWING_WEIGHT = 0.3
 CROP_PX = 32
@@ -53,12 +52,7 @@ class ActorVAETask:
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         latents = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator).to(mean.device)
         error = module.decode(latents.to(dtype)).sample.float()[:, :, -pixels.shape[2] :] - pixels
-        pixel_loss = (weight * (error.abs() + 4.0 * error.square())).mean()
-        # Differences between neighbours keep outlines from going soft.
-        edge_loss = (weight[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
-        edge_loss = edge_loss + (weight[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
-        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
-        return pixel_loss + 0.5 * edge_loss + KL_WEIGHT * kl
+        return reconstruction_loss(error, weight, mean, logvar)
 
 
 def _piece(rng: np.random.Generator, frames: int, side: int, drawn: bool) -> tuple[Tensor, Tensor]:
@@ -90,11 +84,11 @@ def measure_actor_vae(vae: AutoencoderKLCogVideoX, num_clips: int = 12, seed: in
     for index in range(num_clips):
         actor, performance = _held_out(seed + index)
         frames = render_actor(actor, performance)
-        squared = (_through(vae, frames) - frames).square()
+        squared = (through(vae, frames) - frames).square()
         errors["psnr_db"].append(float(squared.mean()))
         errors["person_psnr_db"].append(float(squared[actor_mask(actor, performance)].mean()))
         drawing = draw_actor_poses(actor, performance)
-        errors["drawing_psnr_db"].append(float((_through(vae, drawing) - drawing).square().mean()))
+        errors["drawing_psnr_db"].append(float((through(vae, drawing) - drawing).square().mean()))
     return {name: psnr_db(float(np.mean(values))) for name, values in errors.items()}
 
 
@@ -102,17 +96,6 @@ def _held_out(seed: int) -> tuple[Actor, Performance]:
     return sample_actor(seed), sample_performance(np.random.default_rng([seed, 6]))[0]
 
 
-def _through(vae: AutoencoderKLCogVideoX, frames: Tensor) -> Tensor:
-    weight = next(vae.parameters())
-    latents = vae.encode(to_model_pixels(frames).to(weight.device, weight.dtype)).latent_dist.mode()
-    return to_frames(vae.decode(latents).sample).cpu()[-len(frames) :]
-
-
-@torch.no_grad()
 def actor_latent_scale(vae: AutoencoderKLCogVideoX, num_clips: int = 16) -> float:
-    """1 / standard deviation of the VAE's latents of clips, its scaling_factor."""
-    weight, means = next(vae.parameters()), []
-    for index in range(num_clips):
-        frames = render_actor(*_held_out(2 * 10**6 + index))
-        means.append(vae.encode(to_model_pixels(frames).to(weight.device, weight.dtype)).latent_dist.mode().float())
-    return 1.0 / float(torch.cat(means).std())
+    """scale_of() clips of people."""
+    return scale_of(vae, (render_actor(*_held_out(2 * 10**6 + index)) for index in range(num_clips)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from ...cogvideox.predict import make_predict
 from ...video import to_model_pixels
 from ..actions import Motion, sample_motion
 from ..render import render_frames
-from ..scenes import Scene, caption, sample_scene
+from ..scenes import Scene, caption, sample_scene, vocabulary
 from .hogwild import faster_format
 from .models import (
     MAX_TEXT_TOKENS,
@@ -45,6 +45,10 @@ MOVING_WEIGHT = 4.0
 MOVING_CHANGE = 0.25
 
 
+# Gives the columns of one training clip: the VAE, the tokenizer, and the clip's number.
+EncodeClip = Callable[["AutoencoderKLCogVideoX", "T5Tokenizer", int], dict[str, torch.Tensor]]
+
+
 def training_clip(index: int) -> tuple[Scene, Motion, str | None]:
     """Scene and motion of one of endlessly many training clips, and the name of its action if it has one."""
     rng = np.random.default_rng([index, 77])
@@ -54,12 +58,13 @@ def training_clip(index: int) -> tuple[Scene, Motion, str | None]:
 
 
 def encode_data(
-    vae: AutoencoderKLCogVideoX, folder: Path, *, num_clips: int, device: str, workers: int, part_size: int = 512
-) -> Path:
-    """The folder with `num_clips` encoded training clips, in parts; parts that exist are kept.
+    vae: AutoencoderKLCogVideoX, folder: Path, encode_clip: EncodeClip, words: tuple[str, ...], *,
+    num_clips: int, device: str, workers: int, part_size: int,
+) -> None:  # fmt: skip
+    """Encodes training clips into a folder, in parts; parts that exist are kept.
 
-    A part holds posteriors in float16, the clips' (N, 5, 16, 8, 8) and their first frames' (N, 1, 16, 8, 8), and
-    captions as tokens, without and with the action's word.
+    encode_clip gives the columns of a clip by its number, one row each; words are those of its captions. On a CPU as
+    many processes as `workers` share the parts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
@@ -69,42 +74,49 @@ def encode_data(
     missing = [part for part in parts if not part[0].exists()]
     workers = workers if device == "cpu" else 1
     if missing and workers == 1:
-        _encode_parts(0, vae, missing, device, 1)
+        _encode_parts(0, vae, encode_clip, words, missing, device, 1)
     elif missing:
-        torch.multiprocessing.spawn(_encode_parts, args=(vae, missing, device, workers), nprocs=workers)
-    return folder
+        arguments = (vae, encode_clip, words, missing, device, workers)
+        torch.multiprocessing.spawn(_encode_parts, args=arguments, nprocs=workers)
 
 
 @torch.no_grad()
 def _encode_parts(
-    rank: int, vae: AutoencoderKLCogVideoX, parts: Sequence[tuple[Path, int, int]], device: str, workers: int
-) -> None:
+    rank: int, vae: AutoencoderKLCogVideoX, encode_clip: EncodeClip, words: tuple[str, ...],
+    parts: Sequence[tuple[Path, int, int]], device: str, workers: int,
+) -> None:  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if device == "cpu":
         torch.set_num_threads(1)
-    dtype = faster_format(device)
-    vae = vae.to(device, dtype)
-    tokenizer = make_tokenizer()
+    vae, tokenizer = vae.to(device, faster_format(device)), make_tokenizer(words)
     for path, first, count in parts[rank::workers]:
-        columns: dict[str, list[torch.Tensor]] = {}
-        plain, named = [], []
-        for index in range(first, first + count):
-            scene, motion, action = training_clip(index)
-            pixels = to_model_pixels(torch.from_numpy(render_frames(scene, motion)))
-            pixels = pixels.to(device, dtype)
-            for name, part in (("video", pixels), ("image", pixels[:, :, :1])):
-                posterior = vae.encode(part).latent_dist
-                columns.setdefault(f"{name}_mean", []).append(posterior.mean.transpose(1, 2).half().cpu())
-                columns.setdefault(f"{name}_std", []).append(posterior.std.transpose(1, 2).half().cpu())
-            plain.append(caption(scene))
-            named.append(caption(scene, action))
-        data = {name: torch.cat(values) for name, values in columns.items()}
-        for name, texts in (("plain", plain), ("named", named)):
-            data[name] = tokenize(tokenizer, texts)
+        clips = [encode_clip(vae, tokenizer, index) for index in range(first, first + count)]
         part = path.with_suffix(".part")
-        torch.save(data, part)
+        torch.save({name: torch.cat([clip[name] for clip in clips]) for name in clips[0]}, part)
         os.replace(part, path)
         log.info("encoded %s", path.name)
+
+
+def encode_scene(vae: AutoencoderKLCogVideoX, tokenizer: T5Tokenizer, index: int) -> dict[str, torch.Tensor]:
+    """The columns of a clip: posteriors in float16, of the clip (1, 5, 16, 8, 8) and of its first frame
+    (1, 1, 16, 8, 8), and captions as tokens (1, 16), without and with the action's word."""
+    scene, motion, action = training_clip(index)
+    frames = torch.from_numpy(render_frames(scene, motion))
+    said = {"plain": caption(scene), "named": caption(scene, action)}
+    return encode_videos(vae, video=frames, image=frames[:1]) | {
+        name: tokenize(tokenizer, [text]) for name, text in said.items()
+    }
+
+
+def encode_videos(vae: AutoencoderKLCogVideoX, **videos: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean and std of the posterior of each video (T, H, W, 3) in 0..1, as NAME_mean and NAME_std (1, L, C, h, w), in
+    float16."""
+    weight, columns = next(vae.parameters()), {}
+    for name, frames in videos.items():
+        posterior = vae.encode(to_model_pixels(frames).to(weight.device, weight.dtype)).latent_dist
+        columns[f"{name}_mean"] = posterior.mean.transpose(1, 2).half().cpu()
+        columns[f"{name}_std"] = posterior.std.transpose(1, 2).half().cpu()
+    return columns
 
 
 def tokenize(tokenizer: T5Tokenizer, texts: list[str]) -> torch.Tensor:
@@ -124,27 +136,21 @@ def moving_weight(video: torch.Tensor) -> torch.Tensor:
     return weight / weight.mean()
 
 
-class BaseTask:
-    """v-prediction on encoded clips; most captions name the action; `hogwild.Task`.
+class ClipTask:
+    """What trainings on encoded clips share: the data, which may still be growing, and v-prediction; half a
+    `hogwild.Task`. words are those of the captions."""
 
-    The word is what separates the actions in the model. It is never given when an embedding is learned or used.
-    """
+    words: tuple[str, ...] = vocabulary()
 
     def __init__(self, data_folder: Path, scaling_factor: float, batch_size: int = BATCH_SIZE):
         self.data_folder = data_folder
         self.scaling_factor = scaling_factor
         self.batch_size = batch_size
 
-    def make_module(self) -> torch.nn.Module:
-        torch.manual_seed(0)
-        text_encoder = make_text_encoder()
-        return torch.nn.ModuleDict({"transformer": make_transformer(), "text_encoder": text_encoder})
-
     def prepare(self, device: str) -> None:
-        self.num_parts, self.calls = 0, 0
+        self.num_parts, self.calls, self.device = 0, 0, device
         self._read_parts()
-        self.empty = tokenize(make_tokenizer(), [""])
-        self.device = device
+        self.empty = tokenize(make_tokenizer(self.words), [""])
         scheduler = make_scheduler()
         self.sqrt_abar = scheduler.alphas_cumprod.sqrt().to(device)
         self.sqrt_rest = (1.0 - scheduler.alphas_cumprod).sqrt().to(device)
@@ -156,37 +162,61 @@ class BaseTask:
             self.data = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             self.num_parts = len(paths)
 
-    def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
+    def _rows(self, generator: torch.Generator) -> torch.Tensor:
+        """The numbers of the next batch's clips."""
         self.calls += 1
         if self.calls % 100 == 0:
             # Another process may still be encoding.
             self._read_parts()
-        data, size = self.data, self.batch_size
+        return torch.randint(len(self.data["video_mean"]), (self.batch_size,), generator=generator)
 
-        def uniform() -> torch.Tensor:
-            return torch.rand(size, generator=generator)
+    def _uniform(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.rand(self.batch_size, generator=generator)
 
-        def draw(name: str) -> torch.Tensor:
-            mean, std = data[f"{name}_mean"][rows].float(), data[f"{name}_std"][rows].float()
-            latents = mean + std * torch.randn(mean.shape, generator=generator)
-            return (latents * self.scaling_factor).to(self.device)
+    def _draw(self, name: str, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Scaled latents of some clips, drawn from their posteriors."""
+        mean, std = self.data[f"{name}_mean"][rows].float(), self.data[f"{name}_std"][rows].float()
+        return ((mean + std * torch.randn(mean.shape, generator=generator)) * self.scaling_factor).to(self.device)
 
-        rows = torch.randint(len(data["plain"]), (size,), generator=generator)
-        video, image = draw("video"), draw("image")
-        image = image * (uniform() >= IMAGE_DROPOUT).to(self.device)[:, None, None, None, None]
-        tokens = torch.where((uniform() < WORD_SHARE)[:, None], data["named"][rows], data["plain"][rows])
-        tokens = torch.where((uniform() < CAPTION_DROPOUT)[:, None], self.empty, tokens).to(self.device)
-        timesteps = (1000 * uniform() ** TIMESTEP_POWER).long().clamp(max=999).to(self.device)
+    def _kept(self, left_out: float, generator: torch.Generator) -> torch.Tensor:
+        """1 or 0 for each sample, (B, 1, 1, 1, 1)."""
+        return (self._uniform(generator) >= left_out).float().to(self.device)[:, None, None, None, None]
+
+    def _noise(
+        self, video: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Random timesteps (B,), the video as noisy as they say, and its velocity."""
+        timesteps = (1000 * self._uniform(generator) ** TIMESTEP_POWER).long().clamp(max=999).to(self.device)
         noise = torch.randn(video.shape, generator=generator).to(self.device)
+        a, b = (table[timesteps][:, None, None, None, None] for table in (self.sqrt_abar, self.sqrt_rest))
+        return timesteps, a * video + b * noise, a * noise - b * video
 
-        a = self.sqrt_abar[timesteps][:, None, None, None, None]
-        b = self.sqrt_rest[timesteps][:, None, None, None, None]
+
+class BaseTask(ClipTask):
+    """v-prediction on encoded clips; most captions name the action; `hogwild.Task`.
+
+    The word is what separates the actions in the model. It is never given when an embedding is learned or used.
+    """
+
+    def make_module(self) -> torch.nn.Module:
+        torch.manual_seed(0)
+        text_encoder = make_text_encoder()
+        return torch.nn.ModuleDict({"transformer": make_transformer(), "text_encoder": text_encoder})
+
+    def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
+        rows, data = self._rows(generator), self.data
+        video, image = (self._draw(name, rows, generator) for name in ("video", "image"))
+        image = image * self._kept(IMAGE_DROPOUT, generator)
+        named = (self._uniform(generator) < WORD_SHARE)[:, None]
+        tokens = torch.where(named, data["named"][rows], data["plain"][rows])
+        untold = (self._uniform(generator) < CAPTION_DROPOUT)[:, None]
+        tokens = torch.where(untold, self.empty, tokens).to(self.device)
+        timesteps, noisy, true_velocity = self._noise(video, generator)
         condition = pad_image_latents(image, video.shape[1])
         # The fused attention is slow going backward on short sequences on a CPU.
         with sdpa_kernel(SDPBackend.MATH):
             text = module["text_encoder"](tokens)[0]
             predict = make_predict(module["transformer"], video.shape, video.device)
-            velocity = predict(a * video + b * noise, condition, text.to(next(module.parameters()).dtype), timesteps)
+            velocity = predict(noisy, condition, text.to(next(module.parameters()).dtype), timesteps)
         # (x0_pred - x0)^2 / (1 - abar) is the squared error of the velocity.
-        error = (velocity - (a * noise - b * video)).square()
-        return (error * moving_weight(video)).mean()
+        return ((velocity - true_velocity).square() * moving_weight(video)).mean()

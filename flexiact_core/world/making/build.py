@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -23,11 +22,12 @@ import torch
 
 from .. import shipped
 from ..actions import ACTIONS
+from ..scenes import vocabulary
 from . import hogwild
 from .actor_build import build_actor_base, build_actor_data, train_actor_vae
-from .base_training import BaseTask, encode_data
-from .models import make_vae, save_base
-from .vae_training import DecoderTask, VAETask, latent_scale, measure_vae
+from .base_training import BaseTask, encode_data, encode_scene
+from .models import save_base
+from .vae_training import DecoderTask, VAETask, latent_scale, measure_vae, read_vae
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
@@ -35,13 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def _plan(chosen: argparse.Namespace, **schedule) -> hogwild.Plan:
-    return hogwild.Plan(**schedule, workers=chosen.workers, device=chosen.device, nice=chosen.nice)
-
-
 def train_vae(work: Path, chosen: argparse.Namespace) -> None:
     """Trains the VAE into work/vae.pt."""
-    plan = _plan(
+    plan = hogwild.plan_of(
         chosen, steps=chosen.vae_steps, minutes=chosen.vae_minutes, learning_rate=chosen.vae_rate, ema_decay=0.998
     )
     start = None
@@ -54,7 +50,7 @@ def train_vae(work: Path, chosen: argparse.Namespace) -> None:
 
 def train_decoder(work: Path, chosen: argparse.Namespace) -> None:
     """Trains the decoder on into work/decoder.pt, the latents unchanged."""
-    plan = _plan(
+    plan = hogwild.plan_of(
         chosen, steps=chosen.decoder_steps, minutes=chosen.decoder_minutes, learning_rate=1e-3, ema_decay=0.99,
         warmup_steps=30,
     )  # fmt: skip
@@ -63,23 +59,17 @@ def train_decoder(work: Path, chosen: argparse.Namespace) -> None:
 
 def trained_vae(work: Path) -> AutoencoderKLCogVideoX:
     """The VAE of work/decoder.pt or work/vae.pt, float32, with its scaling factor set."""
-    vae = make_vae()
     trained = work / "decoder.pt" if (work / "decoder.pt").exists() else work / "vae.pt"
-    vae.load_state_dict(torch.load(trained, weights_only=True)["ema"])
-    vae.eval().requires_grad_(False)
-    scale_file = work / "vae_scale.json"
-    if not scale_file.exists():
-        half = copy.deepcopy(vae).to(hogwild.faster_format())
-        scale = {"scaling_factor": latent_scale(half, 16)} | measure_vae(half, 12)
-        scale_file.write_text(json.dumps(scale))
-        log.info("vae: %s", scale)
-    vae.register_to_config(scaling_factor=json.loads(scale_file.read_text())["scaling_factor"])
-    return vae
+    return read_vae(
+        trained,
+        work / "vae_scale.json",
+        lambda vae: {"scaling_factor": latent_scale(vae, 16)} | measure_vae(vae, 12),
+    )
 
 
 def train_base(work: Path, chosen: argparse.Namespace) -> None:
     """Trains transformer and text encoder into work/base.pt."""
-    plan = _plan(chosen, steps=chosen.base_steps, minutes=chosen.base_minutes, learning_rate=chosen.base_rate)
+    plan = hogwild.plan_of(chosen, steps=chosen.base_steps, minutes=chosen.base_minutes, learning_rate=chosen.base_rate)
     task = BaseTask(work / "data", trained_vae(work).config.scaling_factor, chosen.batch_size)
     start = None
     if chosen.start:
@@ -110,7 +100,10 @@ def export_base(work: Path, out: Path) -> None:
 
 def build_data(work: Path, chosen: argparse.Namespace) -> None:
     """Encodes the training clips into work/data."""
-    encode_data(trained_vae(work), work / "data", num_clips=chosen.clips, device=chosen.device, workers=chosen.workers)
+    encode_data(
+        trained_vae(work), work / "data", encode_scene, vocabulary(), num_clips=chosen.clips, device=chosen.device,
+        workers=chosen.workers, part_size=512,
+    )  # fmt: skip
 
 
 def build_base(work: Path, chosen: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ On a GPU one worker does it all.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import math
 import os
@@ -59,6 +60,11 @@ class Plan:
     device: str = "cpu"
     save_every_s: float = 90.0
     nice: int = 0
+
+
+def plan_of(chosen: argparse.Namespace, **schedule: float | None) -> Plan:
+    """The Plan of a stage whose settings the command line gives: workers, device and nice are the same for all."""
+    return Plan(**schedule, workers=chosen.workers, device=chosen.device, nice=chosen.nice)
 
 
 @cache

@@ -21,6 +21,21 @@ MOTION_BIAS = {"strength": 1.0, "hold_until": 400, "off_below": 300}
 RUN = {"steps": 25, "cfg": 1.0}
 
 
+# Sizes that both transformers have.
+SMALL_TRANSFORMER = {
+    "attention_head_dim": 32,
+    "in_channels": 2 * LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
+    "time_embed_dim": 96,
+    "text_embed_dim": TEXT_WIDTH,
+    "patch_size": 2,
+    "temporal_compression_ratio": 4,
+    "max_text_seq_length": MAX_TEXT_TOKENS,
+    "use_rotary_positional_embeddings": True,
+    "use_learned_positional_embeddings": False,
+}
+
+
 def make_vae() -> AutoencoderKLCogVideoX:
     """A fresh AutoencoderKLCogVideoX: 8x in space, 4x in time, 16 channels, 3.4M parameters."""
     from diffusers import AutoencoderKLCogVideoX
@@ -47,21 +62,12 @@ def make_transformer(num_frames: int = 17) -> CogVideoXTransformer3DModel:
 
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=6,
-        attention_head_dim=32,
-        in_channels=2 * LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        time_embed_dim=96,
-        text_embed_dim=TEXT_WIDTH,
         num_layers=6,
         # The rotary grid is laid out against the 5B's size, whatever the size of the video.
         sample_width=90,
         sample_height=60,
         sample_frames=num_frames,
-        patch_size=2,
-        temporal_compression_ratio=4,
-        max_text_seq_length=MAX_TEXT_TOKENS,
-        use_rotary_positional_embeddings=True,
-        use_learned_positional_embeddings=False,
+        **SMALL_TRANSFORMER,
     )
     transformer.register_to_config(motion_bias=MOTION_BIAS, run=RUN)
     _say_nothing(transformer)
@@ -87,23 +93,14 @@ def make_posed_transformer(num_frames: int = 21) -> CogVideoXTransformer3DModel:
 
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=4,
-        attention_head_dim=32,
-        in_channels=2 * LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        time_embed_dim=96,
-        ofs_embed_dim=96,
-        text_embed_dim=TEXT_WIDTH,
         num_layers=4,
+        ofs_embed_dim=SMALL_TRANSFORMER["time_embed_dim"],
         sample_width=300,
         sample_height=300,
         sample_frames=num_frames,
-        patch_size=2,
         patch_size_t=DYNAMICTRL.patch_size_t,
         patch_bias=False,
-        temporal_compression_ratio=4,
-        max_text_seq_length=MAX_TEXT_TOKENS,
-        use_rotary_positional_embeddings=True,
-        use_learned_positional_embeddings=False,
+        **SMALL_TRANSFORMER,
     )
     _say_nothing(transformer)
     add_pose_norms(transformer)

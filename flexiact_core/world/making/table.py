@@ -12,7 +12,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,18 +139,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         started = time.monotonic()
         records = run_setting(world, SETTINGS[key], chosen.actions.split(","), chosen.targets, chosen.seeds)
-        stored.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
+        write_records(stored, records)
         accuracy, slope = (np.mean([record[name] for record in records]) for name in ("accuracy", "slope"))
         log.info("%s: accuracy %.3f slope %.3f, %.0f s", key, accuracy, slope, time.monotonic() - started)
-        (chosen.out / "evaluation.md").write_text(make_table(read_results(chosen.out)))
-    log.info("%s\n%s", chosen.out / "evaluation.md", make_table(read_results(chosen.out)))
+        (chosen.out / "evaluation.md").write_text(make_table(read_results(chosen.out, SETTINGS)))
+    log.info("%s\n%s", chosen.out / "evaluation.md", make_table(read_results(chosen.out, SETTINGS)))
 
 
-def read_results(folder: Path) -> dict[str, list[dict]]:
+def write_records(file: Path, records: Sequence[dict]) -> None:
+    """Writes the records of a row, one a line."""
+    file.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
+
+
+def read_results(folder: Path, rows: Iterable[str]) -> dict[str, list[dict]]:
     """All rows measured so far into a folder, in the order of the table."""
-    return {
-        key: json.loads((folder / f"{key}.json").read_text()) for key in SETTINGS if (folder / f"{key}.json").exists()
-    }
+    files = {key: folder / f"{key}.json" for key in rows}
+    return {key: json.loads(file.read_text()) for key, file in files.items() if file.exists()}
 
 
 if __name__ == "__main__":

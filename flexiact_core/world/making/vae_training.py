@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +17,14 @@ from ...video import to_frames, to_model_pixels
 from ..actions import sample_motion
 from ..render import render_frames, sprite_mask, track_of
 from ..scenes import FRAME_PX, in_any_pose, sample_scene
+from .hogwild import faster_format
 from .models import make_vae
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+log = logging.getLogger(__name__)
 
 SPRITE_WEIGHT = 6.0
 KL_WEIGHT = 5e-4
@@ -92,14 +99,19 @@ class VAETask:
         if torch.rand((), generator=generator) < MOVED_SHARE:
             latents, pixels, weight = move_together(generator, latents, pixels, weight)
         decoded = module.decode(latents.to(next(module.parameters()).dtype)).sample.float()
-        error = decoded - pixels
-        weight = weight / weight.mean()
-        pixel_loss = (weight * (error.abs() + 4.0 * error.square())).mean()
-        # Differences between neighbours keep outlines from going soft.
-        edge_loss = (weight[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
-        edge_loss = edge_loss + (weight[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
-        kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
-        return pixel_loss + 0.5 * edge_loss + KL_WEIGHT * kl
+        return reconstruction_loss(decoded - pixels, weight / weight.mean(), mean, logvar)
+
+
+def reconstruction_loss(
+    error: torch.Tensor, weight: torch.Tensor, mean: torch.Tensor, logvar: torch.Tensor
+) -> torch.Tensor:
+    """What a VAE is trained on: the error of its pixels (B, C, T, H, W), weighted, and the KL of its posterior."""
+    pixel_loss = (weight * (error.abs() + 4.0 * error.square())).mean()
+    # Differences between neighbours keep outlines from going soft.
+    edge_loss = (weight[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
+    edge_loss = edge_loss + (weight[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
+    kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+    return pixel_loss + 0.5 * edge_loss + KL_WEIGHT * kl
 
 
 def move_together(generator: torch.Generator, *videos: torch.Tensor) -> list[torch.Tensor]:
@@ -147,26 +159,53 @@ def measure_vae(vae: AutoencoderKLCogVideoX, num_clips: int = 16, seed: int = 10
     for _ in range(num_clips):
         scene = sample_scene(int(rng.integers(2**31)))
         motion, _ = sample_motion(rng, medley_share=0.0)
-        frames = render_frames(scene, motion)
-        pixels = to_model_pixels(torch.from_numpy(frames))
-        weight = next(vae.parameters())
-        latents = vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist.mode()
-        decoded = to_frames(vae.decode(latents).sample).cpu().numpy()
-        error = np.square(decoded - frames)
+        frames = torch.from_numpy(render_frames(scene, motion))
+        error = (through(vae, frames) - frames).square().numpy()
         whole.append(error.mean())
         sprite.append(error[sprite_mask(scene, track_of(scene, motion))].mean())
     return {"psnr_db": psnr_db(np.mean(whole)), "sprite_psnr_db": psnr_db(np.mean(sprite))}
 
 
 def latent_scale(vae: AutoencoderKLCogVideoX, num_clips: int = 32) -> float:
-    """1 / standard deviation of the VAE's latents, its scaling_factor."""
+    """scale_of() clips of the small world."""
     rng = np.random.default_rng(2 * 10**6)
-    means = []
-    with torch.no_grad():
-        for _ in range(num_clips):
-            motion, _ = sample_motion(rng, medley_share=0.0)
-            frames = render_frames(sample_scene(int(rng.integers(2**31))), motion)
-            pixels = to_model_pixels(torch.from_numpy(frames))
-            weight = next(vae.parameters())
-            means.append(vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist.mode().float().cpu())
-    return 1.0 / float(torch.cat(means).std())
+
+    def draw_clip() -> torch.Tensor:
+        motion, _ = sample_motion(rng, medley_share=0.0)
+        return torch.from_numpy(render_frames(sample_scene(int(rng.integers(2**31))), motion))
+
+    return scale_of(vae, (draw_clip() for _ in range(num_clips)))
+
+
+def through(vae: AutoencoderKLCogVideoX, frames: torch.Tensor) -> torch.Tensor:
+    """Frames (T, H, W, 3) in 0..1 encoded and decoded. Where latents decode to more frames, the last T."""
+    return to_frames(vae.decode(_mode(vae, frames)).sample).cpu()[-len(frames) :]
+
+
+@torch.no_grad()
+def scale_of(vae: AutoencoderKLCogVideoX, clips: Iterable[torch.Tensor]) -> float:
+    """1 / standard deviation of the VAE's latents of clips (T, H, W, 3) in 0..1, its scaling_factor."""
+    return 1.0 / float(torch.cat([_mode(vae, frames).float().cpu() for frames in clips]).std())
+
+
+def _mode(vae: AutoencoderKLCogVideoX, frames: torch.Tensor) -> torch.Tensor:
+    weight = next(vae.parameters())
+    return vae.encode(to_model_pixels(frames).to(weight.device, weight.dtype)).latent_dist.mode()
+
+
+def read_vae(
+    checkpoint: Path, scale_file: Path, measure: Callable[[AutoencoderKLCogVideoX], dict[str, float]]
+) -> AutoencoderKLCogVideoX:
+    """The VAE of a training's checkpoint, float32, with its scaling factor set.
+
+    The factor is in scale_file; where that is not there, it is written, with all else that `measure` says of the VAE.
+    """
+    vae = make_vae()
+    vae.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
+    vae.eval().requires_grad_(False)
+    if not scale_file.exists():
+        measured = measure(copy.deepcopy(vae).to(faster_format()))
+        scale_file.write_text(json.dumps(measured))
+        log.info("%s: %s", checkpoint.stem, measured)
+    vae.register_to_config(scaling_factor=json.loads(scale_file.read_text())["scaling_factor"])
+    return vae

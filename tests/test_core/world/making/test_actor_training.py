@@ -17,6 +17,17 @@ def data(tmp_path_factory):
     return folder
 
 
+def open_task(data, batch_size):
+    """A task and its module, whose weights that begin at zero are drawn, so that everything reaches the loss."""
+    task = ActorTask(data, 1.0, batch_size=batch_size)
+    task.prepare("cpu")
+    module = task.make_module()
+    for parameter in module.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return task, module
+
+
 def test_clips_are_encoded_with_their_poses_first_frames_and_four_captions(data):
     parts = [torch.load(path, weights_only=True) for path in sorted(data.glob("part_*.pt"))]
     assert [len(part["said"]) for part in parts] == [2, 1]
@@ -44,12 +55,7 @@ def test_a_fresh_transformer_is_of_dynamictrls_family_and_its_pose_norms_are_ope
 
 
 def test_a_step_reaches_every_weight_once_the_first_has_opened_the_way(data):
-    task = ActorTask(data, 1.0, batch_size=8)
-    task.prepare("cpu")
-    module = task.make_module()
-    for parameter in module.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
+    task, module = open_task(data, batch_size=8)
     task.loss(module, torch.Generator().manual_seed(0), 0.0).backward()
     without = [name for name, parameter in module.named_parameters() if parameter.grad is None]
     assert not without
@@ -59,12 +65,7 @@ def test_a_step_reaches_every_weight_once_the_first_has_opened_the_way(data):
 def test_poses_that_are_left_out_change_nothing(data, monkeypatch):
     from flexiact_core.world.making import actor_training
 
-    task = ActorTask(data, 1.0, batch_size=4)
-    task.prepare("cpu")
-    module = task.make_module()
-    for parameter in module.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
+    task, module = open_task(data, batch_size=4)
 
     def loss(share):
         monkeypatch.setattr(actor_training, "NO_POSE", share)
