@@ -171,6 +171,48 @@ class Frontend:
             bool(self.settings.get("Comfy.VueNodes.Enabled")),
         )
 
+    def scale(self) -> float:
+        """How large the graph is drawn: 1 is its own size. drop() leaves the graph fitted into the view."""
+        return self.page.evaluate("() => app.canvas.ds.scale")
+
+    def cut_off(self) -> list[str]:
+        """What of the pack's own nodes and of notes has no room, in Nodes 2.0: the node, and the text that is cut.
+
+        Left out is what the frontend shows of a file that is not there: a name with its folders, never shortened.
+        """
+        return self.page.evaluate(
+            """() => [...document.querySelectorAll('[data-node-id]')].flatMap((box) => {
+                const node = app.graph.getNodeById(box.dataset.nodeId)
+                const isOurs = node.constructor.nodeData?.python_module?.startsWith('custom_nodes')
+                if (!isOurs && node.type !== 'MarkdownNote') return []
+                return [...box.querySelectorAll('*')].filter((element) => {
+                    const { overflowX, opacity } = getComputedStyle(element)
+                    // Widths are rounded, each by itself.
+                    if (!element.clientWidth || element.scrollWidth <= element.clientWidth + 1) return false
+                    const missing = '[aria-invalid=true]'
+                    const isMissing = element.closest(missing) ?? element.querySelector(missing)
+                    return overflowX !== 'visible' && opacity !== '0' && !isMissing
+                }).map((element) => `${node.type} ${node.id}: ${element.value ?? element.innerText}`)
+            })"""
+        )
+
+    def show_results(self, picture: str, video: str) -> None:
+        """Shows on every node that shows or saves something a file of ComfyUI's input folder, as if it had run."""
+        self.page.evaluate(
+            """([picture, video]) => {
+                const files = { PreviewImage: [picture, false], SaveVideo: [video, true] }
+                for (const { id, type } of app.graph.nodes) {
+                    if (!files[type]) continue
+                    const [filename, isAnimated] = files[type]
+                    const images = [{ filename, subfolder: '', type: 'input' }]
+                    const output = isAnimated ? { images, animated: [true] } : { images }
+                    app.api.dispatchCustomEvent('executed', { node: String(id), display_node: String(id), output })
+                }
+            }""",
+            [picture, video],
+        )
+        self.page.wait_for_timeout(1000)
+
     def missing_node_types(self) -> list[str]:
         """Types of nodes in the graph that ComfyUI does not know."""
         return self.page.evaluate(
