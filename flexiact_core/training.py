@@ -83,6 +83,7 @@ class TrainingState:
 
 
 OnStep = Callable[[int, float, Callable[[], TrainingState]], None]
+Share = Callable[[Sequence[torch.nn.Parameter]], None]
 
 
 def save_state(state: TrainingState, path: Path, metadata: Mapping[str, str]) -> Path:
@@ -156,8 +157,8 @@ class Course:
     never stopped. on_step is called after each step with its index, its loss and a function that gives the state.
     Exceptions of stop_on, raised there or in a step, end the training with the state after the last whole step. With
     gradient_checkpointing activations are computed twice and not kept.
-    With several processes, `wrap` puts what learns into a module that shares their gradients, and `shard` is this one's
-    number and their count: each draws the same whole batch and computes its part of it, so that the result is that of
+    With several processes, `shard` is this one's number and their count: each draws the same whole batch and computes
+    its part of it; and `share` puts the mean over all of them in place of each gradient, so that the result is that of
     one process with the whole batch.
     """
 
@@ -170,7 +171,7 @@ class Course:
     resume: TrainingState | None = None
     on_step: OnStep | None = None
     stop_on: tuple[type[BaseException], ...] = (StopTraining,)
-    wrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None
+    share: Share | None = None
     shard: tuple[int, int] = (0, 1)
 
     def check(self, recipe: Recipe = DEFAULT_RECIPE) -> None:
@@ -180,10 +181,6 @@ class Course:
     def generator(self) -> torch.Generator:
         """What all of a training's randomness is drawn from."""
         return torch.Generator().manual_seed(self.seed)
-
-    def wrapped(self, learner: torch.nn.Module) -> torch.nn.Module:
-        """What is called for a step of `learner`."""
-        return learner if self.wrap is None else self.wrap(learner)
 
     @property
     def whole_batch(self) -> int:
@@ -224,7 +221,7 @@ def descend(
     each, that begin anew after the last.
     Raises SettingError if the loss is no longer a number, FileError if what is resumed is of other parameters.
     """
-    descent = _Descent(parameters, compute_loss, generator, course.learning_rate, recipe, buffers or {})
+    descent = _Descent(parameters, compute_loss, generator, course, recipe, buffers or {})
     if course.resume is not None:
         descent.restore(course.resume)
     for step in range(len(descent.losses), course.steps):
@@ -249,15 +246,15 @@ class _Descent:
         parameters: Mapping[str, torch.nn.Parameter],
         compute_loss: Callable[[], Tensor] | Sequence[Turn],
         generator: torch.Generator,
-        learning_rate: float,
+        course: Course,
         recipe: Recipe,
         buffers: Mapping[str, Tensor],
     ):
         self.parameters, self.generator, self.buffers = parameters, generator, buffers
-        self.recipe, self.first_rate = recipe, learning_rate
+        self.recipe, self.first_rate, self.share = recipe, course.learning_rate, course.share
         self.turns = [Turn(compute_loss, tuple(parameters))] if callable(compute_loss) else list(compute_loss)
         self.optimizers = {
-            turn.keys: recipe.optimizer([parameters[key] for key in turn.keys], learning_rate) for turn in self.turns
+            turn.keys: recipe.optimizer([parameters[key] for key in turn.keys], self.first_rate) for turn in self.turns
         }
         self.losses: list[float] = []
 
@@ -272,8 +269,11 @@ class _Descent:
                 f"{self.first_rate:g}."
             )
         loss.backward()
+        moved = [self.parameters[key] for key in turn.keys]
+        if self.share is not None:
+            self.share(moved)
         if self.recipe.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_([self.parameters[key] for key in turn.keys], self.recipe.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(moved, self.recipe.gradient_clip)
         optimizer = self.optimizers[turn.keys]
         for group in optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate(self.first_rate, rounds + 1)

@@ -159,6 +159,7 @@ def train_act_vae(
     from ..flexiact_core.act_vae.fit import fit_action_poses, predictor_of
     from ..flexiact_core.act_vae.loading import ACTVAE, save_act_vae
     from ..flexiact_core.act_vae.model import ActionPoses
+    from ..flexiact_core.act_vae.training_data import measure_state
 
     first = None if start_from is None else start_from.model.predictor
     identity = {
@@ -180,23 +181,17 @@ def train_act_vae(
         return save_act_vae(model, path, {key: str(value) for key, value in about.items()})
 
     training.save("trained", state, write)
-    return model, state, "\n".join([*data.notes, _measure(data, state)])
+    return model, state, "\n".join([*data.notes, measure_state(data, state)])
 
 
 def _show(data: TrainingData, state: TrainingState) -> Tensor:
     """A held-out clip as it goes on, drawn; the measures are said."""
     from ..flexiact_core.act_vae.fit import predictor_of
     from ..flexiact_core.act_vae.report import draw_first
+    from ..flexiact_core.act_vae.training_data import measure_state
 
-    progress.say(_measure(data, state))
+    progress.say(measure_state(data, state))
     return draw_first(predictor_of(state), *data.held_out)
-
-
-def _measure(data: TrainingData, state: TrainingState) -> str:
-    from ..flexiact_core.act_vae.fit import measure_predictor, predictor_of
-
-    error, still = measure_predictor(predictor_of(state), *data.held_out)
-    return f"step {state.steps_done}, held out: error {error:.2f} px of 128, standing still {still:.2f}"
 
 
 def _device_of_training(module):

@@ -180,7 +180,9 @@ def test_commands_of_a_page_name_what_is_there(page):
     targets = re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for target in re.findall(r"(?:^|`)make ([a-z]\w*)", text, re.MULTILINE):
         assert target in targets, target
-    for module in re.findall(r"python -m ((?:flexiact_core|tests|benchmarks)[\w.]*)", text):
+    # accelerate's launcher takes options of its own before the module.
+    started = r"(?:python|accelerate launch[^\n`]*?) -m ((?:flexiact_core|tests|benchmarks)[\w.]*)"
+    for module in re.findall(started, text):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
     known = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")

@@ -62,12 +62,15 @@ def fit_action_poses(
     if start_from is not None:
         _copy(start_from, learner)
     learner.to(device).train()
+    # That part of the loss is a sum over clips; the mean over processes of all parts is to be that of the whole batch.
+    kl_of_part = kl_weight * course.shard[1]
 
     def compute_loss() -> Tensor:
-        poses, action = draw_clips(course.batch_size, generator)
+        poses, action = draw_clips(course.whole_batch, generator)
         noise = torch.randn(NUM_DRAWS, poses.shape[1] - 1, len(poses), latent, generator=generator)
-        poses = poses.to(device)
-        return pose_loss(learner, poses[:, 0], poses[:, 1:], action.to(device), noise.to(device), kl_weight).total
+        own = course.own_part
+        poses, action, noise = poses[own].to(device), action[own].to(device), noise[:, :, own].to(device)
+        return pose_loss(learner, poses[:, 0], poses[:, 1:], action, noise, kl_of_part).total
 
     return descend(dict(learner.named_parameters()), compute_loss, generator, course, recipe=recipe)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..command_line import Processes
+from ..command_line import Processes, training_parser
 from .build import SHIPPED
 from .fit_images import STEPS_PER_ITERATION, DrawPictures, ImageSizes, fit_pose_to_image, states_of_images
 from .loading import ACTVAE, load_act_vae, make_model, save_act_vae, states_of
@@ -19,21 +19,17 @@ from .losses import check_vgg
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The settings on the command line."""
-    parser = argparse.ArgumentParser(description="Trains ACT-VAE's pose-to-image network on a list of the authors'.")
+    parser = training_parser(
+        "Trains ACT-VAE's pose-to-image network on a list of the authors'.", "model", steps=80000, learning_rate=2e-4,
+        batch="clips per iteration, which is 4 steps; the authors took 24", batch_size=24,
+    )  # fmt: skip
     parser.add_argument("--list", type=Path, required=True, help="the authors' list, such as training_pair_penn5.txt")
     parser.add_argument("--pictures", type=Path, required=True, help="folder of Penn Action's frames")
     parser.add_argument("--model", type=Path, default=SHIPPED, help="pose predictor: file or folder")
-    parser.add_argument("--output", type=Path, required=True, help=".safetensors file to write, for models/act_vae")
     parser.add_argument("--vgg", type=Path, help="torchvision's vgg19-dcbb9e9d.pth; without it that loss is left out")
-    parser.add_argument("--steps", type=int, default=80000, help="4 steps are one of the authors' iterations")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--batch-size", type=int, default=24, help="clips per iteration; the authors took 24")
     parser.add_argument("--width", type=int, default=64, help="of the networks; 64 is released, 8 tries it out")
     parser.add_argument("--blocks", type=int, default=9, help="of the generator; 9 is released")
     parser.add_argument("--side", type=int, default=128, help="of the pictures in pixels, a multiple of 8")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint-every", type=int, default=500, help="steps between two checkpoints")
-    parser.add_argument("--no-resume", action="store_true", help="start anew although a checkpoint is there")
     return parser.parse_args(arguments)
 
 
@@ -45,8 +41,9 @@ def train(settings: argparse.Namespace) -> Path:
     if settings.side % 8 or settings.side < 8:
         raise SettingError(f"side {settings.side}: a multiple of 8 is needed. The released value is 128.")
     processes = Processes()
-    if processes.accelerator.num_processes > 1:
-        raise SettingError("train_images: one process alone. Start it with python, not with torchrun.")
+    if processes.shard[1] > 1:
+        # Batch normalisation counts over a batch: two halves of one are not the whole.
+        raise SettingError("train_images: one process alone. Start it with --num_processes 1.")
     model = load_act_vae(settings.model)
     draw = draw_from_list(settings.list, settings.pictures, settings.batch_size, settings.side, len(model.actions))
     vgg = None if settings.vgg is None else check_vgg(settings.vgg.name, read_tensors(settings.vgg))

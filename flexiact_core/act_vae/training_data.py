@@ -12,10 +12,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..training import TrainingState
 from .build import MARGIN, STEPS, draw_lessons
 from .dataset import PoseClips, draw_clips, read_clips, split_clips
 from .figures import ACTIONS
-from .fit import DrawClips
+from .fit import DrawClips, measure_predictor, predictor_of
 from .measure import held_out_figures
 
 HELD_OUT = 256
@@ -67,6 +68,12 @@ def read_training_data(
 ) -> TrainingData:
     """The data of a path as dataset.read_clips() takes it, or figures where it is None. Raises as that does."""
     return figures_data() if path is None else clips_data(read_clips(path, actions, steps, stride), mirror)
+
+
+def measure_state(data: TrainingData, state: TrainingState) -> str:
+    """What the predictor of a training's state makes of the clips that are held out, in a sentence."""
+    error, still = measure_predictor(predictor_of(state), *data.held_out)
+    return f"step {state.steps_done}, held out: error {error:.2f} px of 128, standing still {still:.2f}"
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -67,14 +67,14 @@ def fit_amg(
     learner, parameters = make_learner(amg, rank, course.device, generator)
     if course.gradient_checkpointing:
         checkpoint_blocks(learner)
-    forward, scheduler = course.wrapped(learner), make_scheduler()
+    scheduler = make_scheduler()
 
     def compute_loss() -> Tensor:
         clips = [draw_clip(generator) for _ in range(course.whole_batch)]
         batch = draw_batch(clips, null_text, caption_dropout, generator)
         batch = {name: value[course.own_part].to(course.device) for name, value in batch.items()}
         batch["text"] = batch["text"].to(amg.dtype)
-        return avatar_loss(forward, scheduler, **batch)
+        return avatar_loss(learner, scheduler, **batch)
 
     return descend(parameters, compute_loss, generator, course, recipe=RECIPE)
 

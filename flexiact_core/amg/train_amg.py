@@ -1,7 +1,6 @@
 """Trains AMG's adapter: python -m flexiact_core.amg.train_amg --help
 
-With several GPUs: torchrun --nproc_per_node 2 -m flexiact_core.amg.train_amg ... (accelerate shares the gradients;
-ACCELERATE_USE_CPU=true tries it without a GPU).
+With several GPUs: accelerate launch --multi_gpu --num_processes 2 -m flexiact_core.amg.train_amg ...
 """
 
 from __future__ import annotations
@@ -10,15 +9,16 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from ..command_line import Processes, training_parser
+from ..command_line import Processes, add_adapter_settings, training_parser
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The settings on the command line."""
     parser = training_parser(
         "Trains AMG's LoRA and input layer on clips with their avatars.", "adapter",
-        learning_rate=1e-6, rank=4, batch="clips",
+        steps=40000, learning_rate=1e-6, batch="clips per step and process; the authors took 8",
     )  # fmt: skip
+    add_adapter_settings(parser, rank=4)
     parser.add_argument(
         "--model", type=Path, required=True, help="ModelScope base, or AMG to go on from; file or folder"
     )

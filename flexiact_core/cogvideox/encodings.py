@@ -7,7 +7,7 @@ D text width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from ..modules import OnPart
 from ..video import to_model_pixels
 from ..video_files import read_video
 from ..weight_files import read_tensors, write_tensors
-from .model import Posterior, condition_scale, encode_pixels
+from .model import CogVideoXI2V, Posterior, condition_scale, encode_pixels, encode_prompt
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
@@ -43,6 +43,18 @@ class Clips:
     scaling_factor: float
     # Of condition images; None: the same.
     image_scale: float | None = None
+
+
+def encode_captions(base: CogVideoXI2V, captions: Iterable[str], device: torch.device) -> dict[str, Tensor]:
+    """Embeddings (1, S, D) of captions, on the CPU, by caption; the text encoder is on `device` meanwhile."""
+    length = base.transformer.config.max_text_seq_length
+    base.text_encoder.to(device)
+    embeds = {
+        caption: encode_prompt(base.text_encoder, base.tokenizer, caption, length, device).cpu()
+        for caption in dict.fromkeys(captions)
+    }
+    base.text_encoder.to("cpu")
+    return embeds
 
 
 def encode_clips(

@@ -34,8 +34,7 @@ def make_predict(
     `call` stands in for the transformer's forward; accelerate() gives such a function.
     Source: CogVideoX image-to-video, diffusers' CogVideoXImageToVideoPipeline.
     """
-    # A module that shares gradients between processes holds the transformer inside.
-    config = getattr(transformer, "module", transformer).config
+    config = transformer.config
     rotary = rotary_positions(config, shape[1], *shape[-2:])
     always: dict[str, Any] = {
         "image_rotary_emb": None if rotary is None else tuple(table.to(device) for table in rotary)

@@ -66,7 +66,8 @@ def fit_fae(
         learner.enable_gradient_checkpointing()
 
     def compute_loss() -> Tensor:
-        batch = draw_fae_batch(clips, scheduler.config.num_train_timesteps, course.batch_size, generator, debiased)
+        num_timesteps = scheduler.config.num_train_timesteps
+        batch = draw_fae_batch(clips, num_timesteps, course.whole_batch, generator, debiased).part(course.own_part)
         motion = project_motion(learner, [(tokens.to(batch.prompt_embeds.dtype), 1.0)])
         return denoising_loss(learner, scheduler, batch.to(device), {"motion": motion})
 
@@ -95,7 +96,6 @@ def fit_refadapter(
     learner, parameters = start_learning(transformer, start, course.device)
     if course.gradient_checkpointing:
         learner.enable_gradient_checkpointing()
-    forward = course.wrapped(learner)
 
     def compute_loss() -> Tensor:
         clips = [draw_clip(generator) for _ in range(course.whole_batch)]
@@ -103,7 +103,7 @@ def fit_refadapter(
         batch = batch.to(course.device)
         # Clips differ in length, and so in the learned positions that count; this tree is the learner's own.
         learner.patch_embed = for_num_latent_frames(transformer, batch.video_latents.shape[1]).patch_embed
-        return denoising_loss(forward, scheduler, batch)
+        return denoising_loss(learner, scheduler, batch)
 
     return descend(parameters, compute_loss, generator, course)
 

@@ -1,7 +1,6 @@
 """Trains a RefAdapter from a list of videos: python -m flexiact_core.flexiact.train_refadapter --help
 
-With several GPUs: torchrun --nproc_per_node 2 -m flexiact_core.flexiact.train_refadapter ... (accelerate shares the
-gradients; ACCELERATE_USE_CPU=true tries it without a GPU).
+With several GPUs: accelerate launch --multi_gpu --num_processes 2 -m flexiact_core.flexiact.train_refadapter ...
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..command_line import Processes, training_parser
+from ..command_line import Processes, add_adapter_settings, add_sample_settings, training_parser
 
 if TYPE_CHECKING:
     from ..clip_lists import ListedClip
@@ -23,10 +22,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The settings on the command line."""
     parser = training_parser(
         "Trains a RefAdapter from a list of videos with captions.", "RefAdapter",
-        learning_rate=1e-5, rank=64, batch="clips",
+        steps=40000, learning_rate=1e-5, batch="clips per step and process; the authors took 8",
     )  # fmt: skip
+    add_adapter_settings(parser, rank=64)
     parser.add_argument("--base", type=Path, required=True, help="diffusers folder of CogVideoX-5b-I2V")
     parser.add_argument("--data", type=Path, required=True, help="CSV: path, start frame, end frame, fps, ..., caption")
+    add_sample_settings(parser)
     return parser.parse_args(arguments)
 
 
@@ -42,16 +43,22 @@ def train(settings: argparse.Namespace) -> Path:
     from ..cogvideox.model import base_signature
     from .fit import refadapter_fit, refadapter_of
     from .refadapter import save_refadapter
+    from .samples import SampleVideos
 
     processes = Processes()
     # Who runs this may read what they name: anything on this disk.
     clips = read_clip_list(settings.data, root=Path(settings.data.absolute().anchor))
     base = load_base(settings.base, settings.base, getattr(torch, settings.dtype))
+    about = {"base": base_signature(base.transformer)}
     with processes.one_first():
         encoded = encode_once(base, clips, settings, processes)
+    samples = SampleVideos.asked_for(settings, base, processes)
     base.transformer.to(processes.device)
-    state = processes.train(settings, refadapter_fit(base, encoded, settings.rank))
-    metadata = {"base": base_signature(base.transformer), "steps": state.steps_done, "seed": settings.seed}
+    tried = samples and samples.every(
+        settings.sample_every, lambda state: {"adapters": [(refadapter_of(state, metadata=about), 1.0)]}
+    )
+    state = processes.train(settings, refadapter_fit(base, encoded, settings.rank), [tried] if tried else [])
+    metadata = about | {"steps": state.steps_done, "seed": settings.seed}
     processes.finish(partial(save_refadapter, refadapter_of(state), settings.output, metadata))
     return settings.output
 
@@ -60,17 +67,12 @@ def encode_once(
     base: CogVideoXI2V, clips: list[ListedClip], settings: argparse.Namespace, processes: Processes
 ) -> EncodedClips:
     """The clips, encoded into files that are kept; the encoders leave the device again."""
-    from ..cogvideox.encodings import encode_listed_clips
-    from ..cogvideox.model import clip_format, encode_prompt
+    from ..cogvideox.encodings import encode_captions, encode_listed_clips
+    from ..cogvideox.model import clip_format
     from ..digests import module_digest
 
-    device, length = processes.device, base.transformer.config.max_text_seq_length
-    base.text_encoder.to(device)
-    captions = {
-        caption: encode_prompt(base.text_encoder, base.tokenizer, caption, length, device).cpu()
-        for caption in {clip.caption for clip in clips}
-    }
-    base.text_encoder.to("cpu")
+    device = processes.device
+    captions = encode_captions(base, (clip.caption for clip in clips), device)
     base.vae.to(device)
     encoded = encode_listed_clips(
         base.vae,

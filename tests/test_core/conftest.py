@@ -71,6 +71,16 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def alone_on_cpu(monkeypatch):
+    """For a training command that is called in the tests' own process."""
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Golden:
     if not (GOLDEN / "forward.safetensors").is_file():

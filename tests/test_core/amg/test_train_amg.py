@@ -1,18 +1,12 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from launches import assert_same_first_moments, checkpoint_of, launch
 from safetensors.torch import load_file
 
 from flexiact_core.amg.loading import load_adapter, load_amg
 from flexiact_core.amg.train_amg import parse_arguments, train
 from flexiact_core.errors import FileError
 from flexiact_core.video_files import write_preview
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +30,7 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    from accelerate.state import AcceleratorState
-
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("alone_on_cpu")
 
 
 def settings(model, data, output, *options):
@@ -62,20 +50,10 @@ def test_the_command_goes_on_from_its_checkpoint(model, data, tmp_path, capsys):
 
 
 def test_two_processes_learn_what_one_learns_from_twice_the_batch(model, data, tmp_path):
-    train(parse_arguments(settings(model, data, tmp_path / "one.safetensors", "--steps", "1", "--batch-size", "2")))
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "flexiact_core.amg.train_amg"]
-    run = subprocess.run(
-        [sys.executable, "-m", *launcher, *settings(model, data, tmp_path / "two.safetensors", "--steps", "1")],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    one, two = (load_file(tmp_path / f"{name}.checkpoint.safetensors") for name in ("one", "two"))
-    averages = [key for key in one if "exp_avg/" in key]
-    assert averages
-    for key in averages:
-        # The mean of the gradients, so equal only if every step's gradients were.
-        assert (one[key] - two[key]).abs().max() <= 1e-5 * one[key].abs().max(), key
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    train(parse_arguments(settings(model, data, one, "--steps", "1", "--batch-size", "2")))
+    launch("flexiact_core.amg.train_amg", settings(model, data, two, "--steps", "1"), tmp_path, processes=2)
+    assert_same_first_moments(checkpoint_of(one), checkpoint_of(two))
 
 
 def test_a_folder_of_pairs_is_encoded_and_learned(model, tmp_path):

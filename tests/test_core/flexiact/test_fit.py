@@ -253,7 +253,8 @@ def test_the_trainer_itself_takes_the_recorded_fae_step(golden, recorded, golden
     monkeypatch.setattr(fit_module, "draw_fae_batch", lambda *_: batch)
     latents = Posterior(batch.video_latents, torch.zeros_like(batch.video_latents))
     clips = Clips(latents, latents, batch.prompt_embeds, batch.prompt_embeds, 1.0)
-    course = Course(1, 1e-3, 0, CPU, resume=starting_from({TOKENS: golden.fae.tokens.float()}))
+    start = starting_from({TOKENS: golden.fae.tokens.float()})
+    course = Course(1, 1e-3, 0, CPU, batch_size=len(batch.timesteps), resume=start)
     num_tokens = golden.fae.tokens.shape[1]
     state = fit_fae(golden.transformer, golden_scheduler, clips, course, num_tokens=num_tokens)
     assert state.losses[0].item() == pytest.approx(recorded["fae.loss"].item(), rel=LOSS_RTOL)

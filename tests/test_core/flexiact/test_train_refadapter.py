@@ -1,15 +1,14 @@
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from launches import assert_same_first_moments, checkpoint_of, launch
 from safetensors.torch import load_file
 from videos import make_video
 
-ROOT = Path(__file__).parents[3]
+from flexiact_core.flexiact.train_refadapter import parse_arguments, train
+
 MODULE = "flexiact_core.flexiact.train_refadapter"
+pytestmark = pytest.mark.usefixtures("alone_on_cpu")
 
 
 @pytest.fixture(scope="module")
@@ -23,34 +22,34 @@ def data(tmp_path_factory):
     return folder / "data.csv"
 
 
-def train(launcher, small_base, data, output, *options):
-    settings = ["--base", small_base, "--data", data, "--output", output, "--cache", data.parent / "cache"]
-    settings += ["--rank", "4", "--learning-rate", "1e-3", "--dtype", "float32", *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    run = subprocess.run(
-        [sys.executable, "-m", *launcher, MODULE, *map(str, settings)],
-        env=environment, cwd=output.parent, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    return run.stdout
+def settings(small_base, data, output, *options):
+    places = ["--base", small_base, "--data", data, "--output", output, "--cache", data.parent / "cache"]
+    return list(map(str, [*places, "--rank", "4", "--learning-rate", "1e-3", "--dtype", "float32", *options]))
+
+
+def learn(*given):
+    return train(parse_arguments(settings(*given)))
 
 
 def test_two_processes_learn_what_one_learns_from_twice_the_batch(small_base, data, tmp_path):
-    train([], small_base, data, tmp_path / "one.safetensors", "--steps", "2", "--batch-size", "2")
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    train(launcher, small_base, data, tmp_path / "two.safetensors", "--steps", "2", "--batch-size", "1")
-    one, two = (load_file(tmp_path / f"{name}.checkpoint.safetensors") for name in ("one", "two"))
-    averages = [key for key in one if "exp_avg/" in key]
-    assert averages
-    for key in averages:
-        # The mean of the gradients, so equal only if every step's gradients were.
-        assert (one[key] - two[key]).abs().max() <= 1e-5 * one[key].abs().max(), key
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    learn(small_base, data, one, "--steps", "2", "--batch-size", "2")
+    launch(MODULE, settings(small_base, data, two, "--steps", "2", "--batch-size", "1"), tmp_path, processes=2)
+    assert_same_first_moments(checkpoint_of(one), checkpoint_of(two))
 
 
-def test_the_command_goes_on_from_its_checkpoint(small_base, data, tmp_path):
-    train([], small_base, data, tmp_path / "whole.safetensors", "--steps", "4")
-    train([], small_base, data, tmp_path / "parts.safetensors", "--steps", "2")
-    output = train([], small_base, data, tmp_path / "parts.safetensors", "--steps", "4")
-    assert "resuming at step 2" in output
+def test_the_command_goes_on_from_its_checkpoint(small_base, data, tmp_path, capsys):
+    learn(small_base, data, tmp_path / "whole.safetensors", "--steps", "4")
+    learn(small_base, data, tmp_path / "parts.safetensors", "--steps", "2")
+    learn(small_base, data, tmp_path / "parts.safetensors", "--steps", "4")
+    assert "resuming at step 2" in capsys.readouterr().out
     whole, parts = load_file(tmp_path / "whole.safetensors"), load_file(tmp_path / "parts.safetensors")
     assert all((whole[key] == parts[key]).all() for key in whole)
+
+
+def test_an_adapter_is_tried_on_each_picture_of_a_list(small_base, data, benchmark, tmp_path):
+    listed = benchmark / "captions" / "human" / "rotate" / "val_image.csv"
+    output = tmp_path / "tried.safetensors"
+    learn(small_base, data, output, "--steps", "3", "--validation", listed, "--sample-every", "2")
+    kept = [file.relative_to(tmp_path).as_posix() for file in (tmp_path / "tried.samples").rglob("*.mp4")]
+    assert kept == ["tried.samples/step_000002/01_girl.mp4"]
