@@ -1,12 +1,14 @@
 """Lists of clips: CSV files as the authors write them.
 
-A row is: path, start frame, end frame, fps, any further columns, caption. Paths are looked for beside the list and in
-the folders above it, with or without their first part, up to a root that no row can leave: a list may come from
-anywhere. For the same reason no message repeats what a file holds.
+A row is: path, start frame, end frame, fps, any further columns, caption. Or the file is MiraData's table, whose first
+line names its columns: file_path, where the clip was put when it was downloaded and cut, and captions. Paths are looked
+for beside the list and in the folders above it, with or without their first part, up to a root that no row can leave: a
+list may come from anywhere. For the same reason no message repeats what a file holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
@@ -16,8 +18,12 @@ from pathlib import Path
 from .downloads import existing_file
 from .errors import FileError
 
-# The authors' list of 42 000 clips has about 10 MB.
-MAX_LIST_BYTES = 64_000_000
+# MiraData's table of 42 000 clips has six captions a clip, some hundred MB.
+MAX_LIST_BYTES = 256_000_000
+
+# MiraData's columns, as its page names them: the clip's file, and captions of the whole, the fuller first.
+FILE_COLUMN = "file_path"
+CAPTION_COLUMNS = ("dense_caption", "short_caption")
 
 # Of videos; a frame number above is a mistake, too.
 MAX_FPS = 1000.0
@@ -39,11 +45,15 @@ def read_clip_list(file: Path, root: Path | None = None) -> list[ListedClip]:
 
     Without one, that is the list's own folder; for a list somewhere below a folder named captions, as in the authors'
     data, the folder that holds that one.
+    Of MiraData's table each file is a clip as a whole, with its dense caption; lines whose file is not there are left
+    out, since many of its videos can no longer be downloaded.
     Raises FileError naming the line if a number cannot be used or a video is not there.
     """
     file = Path(file)
     clips = []
     rows = read_rows(file)
+    if rows and FILE_COLUMN in rows[0][1]:
+        return _read_table(file, rows, root)
     if rows and len(rows[0][1]) > 1 and not _is_number(rows[0][1][1]):
         del rows[0]  # names of columns
     for number, row in rows:
@@ -52,6 +62,25 @@ def read_clip_list(file: Path, root: Path | None = None) -> list[ListedClip]:
         clips.append(ListedClip(path, start / fps, (end - start) / fps, row[-1].strip()))
     if not clips:
         raise FileError(f"{file.name}: no clip in the list. Each line names one video.")
+    return clips
+
+
+def _read_table(file: Path, rows: list[tuple[int, list[str]]], root: Path | None) -> list[ListedClip]:
+    names = rows[0][1]
+    captions = [names.index(name) for name in CAPTION_COLUMNS if name in names]
+    if not captions:
+        raise FileError(f"{file.name}: MiraData's table has a column {CAPTION_COLUMNS[0]}; it is not there. Add it.")
+    clips = []
+    for number, row in rows[1:]:
+        row = row + [""] * (len(names) - len(row))
+        with contextlib.suppress(FileError):
+            path = find_listed(row[names.index(FILE_COLUMN)], file, number, root)
+            clips.append(ListedClip(path, 0.0, 0.0, next((row[at].strip() for at in captions if row[at].strip()), "")))
+    if not clips:
+        raise FileError(
+            f"{file.name}: no file of its column {FILE_COLUMN} is there, beside the table or in a folder above it. Put "
+            "the downloaded clips there."
+        )
     return clips
 
 

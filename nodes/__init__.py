@@ -14,7 +14,7 @@ from .checks import check_inputs
 from .cogvideox import LoadCogVideoXI2V
 from .dynamictrl import DynamiCtrlSampler
 from .flexiact import ApplyRefAdapter, FlexiActSampler, LoadFAEEmbedding
-from .flexiact_clips import LoadReleasedAction, PrepareActionClips
+from .flexiact_clips import LoadReleasedAction, PrepareActionClips, SaveActionClips
 from .flexiact_training import TrainFAE, TrainRefAdapter
 from .host import folders
 from .metrics import EvaluateVideo
@@ -38,6 +38,7 @@ NODE_CLASS_MAPPINGS = {
     "FlexiActAcceleration": FlexiActAcceleration,
     "PrepareActionClips": PrepareActionClips,
     "LoadReleasedAction": LoadReleasedAction,
+    "SaveActionClips": SaveActionClips,
     "TrainFAE": TrainFAE,
     "TrainRefAdapter": TrainRefAdapter,
     "LoadExampleAction": LoadExampleAction,

@@ -24,7 +24,80 @@ BENCHMARK = folders.ModelFolder(
     "hf download shiyi0408/FlexiAct --repo-type dataset --local-dir {folder}/benchmark",
     "the authors' data",
 )
+# Below models/flexiact: the release's benchmark folder, for actions of one's own.
+OWN_ACTIONS = Path("own_actions") / "benchmark"
+SAVED_NAME = "Name of the action. If another of that name and kind is there, it stays, and a number is added."
 BASE_TOOLTIP = "The base to train on; its VAE and text encoder are used."
+
+
+def cutting_inputs() -> list:
+    """What clips are cut from, and how; the names of cut_reference()'s arguments."""
+    return [
+        inputs.model(BASE_TOOLTIP),
+        io.MultiType.Input(
+            "reference",
+            types=[io.Video, io.Image],
+            tooltip=(
+                "The video that shows the action, or its frames as IMAGE with their speed under 'fps'. At "
+                "least 9 frames must be left at 8 per second."
+            ),
+        ),
+        inputs.caption("What the reference shows, in a sentence. Left out now and then in training; may be empty."),
+        io.Float.Input(
+            "fps",
+            default=float(COGVIDEOX_1_0.fps),
+            min=0.1,
+            max=240.0,
+            step=0.1,
+            tooltip="Frames per second of IMAGE frames. A VIDEO brings its own, and this has no effect.",
+        ),
+        io.Float.Input(
+            "start",
+            default=0.0,
+            min=0.0,
+            max=3600.0,
+            step=0.1,
+            tooltip="Seconds to skip at the beginning. 0: from the first frame.",
+        ),
+        io.Float.Input(
+            "duration",
+            default=0.0,
+            min=0.0,
+            max=3600.0,
+            step=0.1,
+            tooltip=(
+                "Seconds to use from there. 0: to the end. Of more than the base learns from, about 6 seconds, "
+                "a stretch is taken at a place that the seed chooses."
+            ),
+        ),
+        inputs.crops(),
+        io.Float.Input(
+            "smallest_scale",
+            default=0.8,
+            min=0.2,
+            max=1.0,
+            step=0.05,
+            advanced=True,
+            tooltip=("The furthest a crop steps back, as a factor of size. 1: never; below, borders are mirrored."),
+        ),
+        io.Float.Input(
+            "largest_scale",
+            default=1.2,
+            min=1.0,
+            max=3.0,
+            step=0.05,
+            advanced=True,
+            tooltip=(
+                "The nearest a crop moves in, as a factor of size. 1: never. High: the action may leave the frame."
+            ),
+        ),
+        io.Boolean.Input(
+            "flip",
+            default=False,
+            tooltip="Also mirror half of the crops left to right. Leave off if the direction matters.",
+        ),
+        inputs.seed("Fixes where the window and the crops lie."),
+    ]
 
 
 class PrepareActionClips(io.ComfyNode):
@@ -39,77 +112,7 @@ class PrepareActionClips(io.ComfyNode):
                 "random, and encoded once. Look at the preview before training."
             ),
             search_aliases=["training clips", "random crops", "reference video", "flexiact dataset"],
-            inputs=[
-                inputs.model(BASE_TOOLTIP),
-                io.MultiType.Input(
-                    "reference",
-                    types=[io.Video, io.Image],
-                    tooltip=(
-                        "The video that shows the action, or its frames as IMAGE with their speed under 'fps'. At "
-                        "least 9 frames must be left at 8 per second."
-                    ),
-                ),
-                inputs.caption(
-                    "What the reference shows, in a sentence. Left out now and then in training; may be empty."
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=float(COGVIDEOX_1_0.fps),
-                    min=0.1,
-                    max=240.0,
-                    step=0.1,
-                    tooltip="Frames per second of IMAGE frames. A VIDEO brings its own, and this has no effect.",
-                ),
-                io.Float.Input(
-                    "start",
-                    default=0.0,
-                    min=0.0,
-                    max=3600.0,
-                    step=0.1,
-                    tooltip="Seconds to skip at the beginning. 0: from the first frame.",
-                ),
-                io.Float.Input(
-                    "duration",
-                    default=0.0,
-                    min=0.0,
-                    max=3600.0,
-                    step=0.1,
-                    tooltip=(
-                        "Seconds to use from there. 0: to the end. Of more than the base learns from, about 6 seconds, "
-                        "a stretch is taken at a place that the seed chooses."
-                    ),
-                ),
-                inputs.crops(),
-                io.Float.Input(
-                    "smallest_scale",
-                    default=0.8,
-                    min=0.2,
-                    max=1.0,
-                    step=0.05,
-                    advanced=True,
-                    tooltip=(
-                        "The furthest a crop steps back, as a factor of size. 1: never; below, borders are mirrored."
-                    ),
-                ),
-                io.Float.Input(
-                    "largest_scale",
-                    default=1.2,
-                    min=1.0,
-                    max=3.0,
-                    step=0.05,
-                    advanced=True,
-                    tooltip=(
-                        "The nearest a crop moves in, as a factor of size. 1: never. High: the action may leave the "
-                        "frame."
-                    ),
-                ),
-                io.Boolean.Input(
-                    "flip",
-                    default=False,
-                    tooltip="Also mirror half of the crops left to right. Leave off if the direction matters.",
-                ),
-                inputs.seed("Fixes where the window and the crops lie."),
-            ],
+            inputs=cutting_inputs(),
             outputs=[
                 ClipsSocket.Output(display_name="clips", tooltip="The encoded clips, for Train Action."),
                 io.Image.Output(display_name="preview", tooltip="A row for each crop, with a few of its frames."),
@@ -117,26 +120,47 @@ class PrepareActionClips(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: BaseModel,
-        reference,
-        caption,
-        fps,
-        start,
-        duration,
-        crops,
-        smallest_scale,
-        largest_scale,
-        flip,
-        seed,
-    ) -> io.NodeOutput:
+    def execute(cls, model: BaseModel, reference, caption, **cutting) -> io.NodeOutput:
         from ..flexiact_core.plots import tile_videos
 
-        stretch = reference_frames(model, reference, fps, start, duration)
-        scales = (smallest_scale, largest_scale)
-        clips, videos = prepare_clips(model, *stretch, caption, crops, seed, scale_range=scales, flip=flip)
-        return io.NodeOutput(clips, tile_videos(videos))
+        videos = cut_reference(model, reference, **cutting)
+        return io.NodeOutput(encode_videos(model, videos, [caption]), tile_videos(videos))
+
+
+class SaveActionClips(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="SaveActionClips",
+            display_name="Save Action Clips",
+            category="FlexiAct/training",
+            description=(
+                "Cuts clips as Prepare Action Clips does and writes them as videos with a crop.csv, as the authors lay "
+                "out theirs. Load Released Action lists them, and the authors' code reads them."
+            ),
+            search_aliases=["crop.csv", "write crops", "flexiact dataset", "save training clips"],
+            inputs=[
+                *cutting_inputs(),
+                io.String.Input("name", default="my_action", tooltip=SAVED_NAME),
+                io.String.Input("kind", default="own", tooltip="The folder of like actions that it is put in."),
+            ],
+            outputs=[
+                io.String.Output(display_name="action", tooltip="kind/action, as Load Released Action lists it."),
+                io.String.Output(display_name="clip_list", tooltip="Where crop.csv lies, for Train RefAdapter."),
+                io.Image.Output(display_name="preview", tooltip="A row for each clip, with a few of its frames."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: BaseModel, reference, caption, name, kind, **cutting) -> io.NodeOutput:
+        from ..flexiact_core.flexiact.released import write_released_action
+        from ..flexiact_core.plots import tile_videos
+
+        videos, root = cut_reference(model, reference, **cutting), FILES.roots()[0] / OWN_ACTIONS
+        folder = write_released_action(root, kind, name, videos, model.base.family.fps, caption)
+        progress.say(f"Saved as {folder.parent.name}/{folder.name} in {folders.shown(root)}.")
+        return io.NodeOutput(f"{folder.parent.name}/{folder.name}", str(folder / "crop.csv"), tile_videos(videos))
 
 
 class LoadReleasedAction(io.ComfyNode):
@@ -219,28 +243,34 @@ def as_clips(model: BaseModel, reference, caption: str, crops: int, seed: int) -
     """Training clips of a reference: those of Prepare Action Clips as they are, a VIDEO or IMAGE cut and encoded."""
     if isinstance(reference, ActionClips):
         return reference
-    stretch = reference_frames(model, reference, model.base.family.fps)
-    return prepare_clips(model, *stretch, caption, crops, seed)[0]
+    videos = cut_reference(model, reference, model.base.family.fps, crops=crops, seed=seed)
+    return encode_videos(model, videos, [caption])
 
 
-def reference_frames(model: BaseModel, reference, fps: float, start: float = 0.0, duration: float = 0.0):
-    """Frames (T, H, W, C) of a VIDEO, in the size the base learns from, or of an IMAGE at `fps`; and their speed."""
-    from ..flexiact_core.cogvideox.model import clip_format
+def cut_reference(
+    model: BaseModel,
+    reference,
+    fps: float,
+    start: float = 0.0,
+    duration: float = 0.0,
+    *,
+    crops: int,
+    seed: int,
+    smallest_scale: float = 0.8,
+    largest_scale: float = 1.2,
+    flip: bool = False,
+) -> list[Tensor]:
+    """Videos (T, H, W, 3) in 0..1 in the form that the base learns from, cut from a VIDEO, or from an IMAGE at `fps`.
 
-    form = clip_format(model.base)
-    return media.from_reference(reference, fps, form.fps, start, duration, size=form.size_px)
-
-
-def prepare_clips(model: BaseModel, frames, fps: float, caption: str, crops: int, seed: int, **cutting):
-    """Training clips (ActionClips) cut from frames (T, H, W, C) at fps per second, and the videos that they encode.
-
-    cutting is scale_range and flip of cut_crops(). Raises ShapeError and SettingError as cut_crops() does.
+    Raises FileError, ShapeError and SettingError as from_reference() and cut_crops() do.
     """
     from ..flexiact_core.clips import cut_crops
     from ..flexiact_core.cogvideox.model import clip_format
 
-    videos = cut_crops(frames, fps, clip_format(model.base), crops, encodings.generator(seed), **cutting)
-    return encode_videos(model, videos, [caption]), videos
+    form = clip_format(model.base)
+    frames, speed = media.from_reference(reference, fps, form.fps, start, duration, size=form.size_px)
+    scales = (smallest_scale, largest_scale)
+    return cut_crops(frames, speed, form, crops, encodings.generator(seed), scale_range=scales, flip=flip)
 
 
 def released_clips(model: BaseModel, clips: Sequence[ListedClip], seed: int):

@@ -12,21 +12,17 @@ from comfy_api.latest import io
 from . import inputs
 from .flexiact import FILES
 from .flexiact_clips import as_clips
+from .flexiact_samples import SampleVideos, read_sample_list
 from .host import encodings, folders, media, memory, progress
-from .sampling import complete_run, decode, fit_picture
 from .sockets import ActionClips, BaseModel, ClipsSocket, CogVideoXI2VSocket, FAESocket
 from .training import Plan, Training, changes_while_unfinished, not_computed, save_preview, training_inputs
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..flexiact_core.clip_lists import ListedClip
     from ..flexiact_core.cogvideox.encodings import EncodedClips
     from ..flexiact_core.flexiact.fae import FAE
     from ..flexiact_core.flexiact.refadapter import RefAdapter
     from ..flexiact_core.training import TrainingState
-
-SAMPLE_STEPS = 25
 
 
 class TrainFAE(io.ComfyNode):
@@ -94,6 +90,17 @@ class TrainFAE(io.ComfyNode):
                         "The picture that performs the action in sample videos. Left open: the reference's first frame."
                     ),
                 ),
+                io.String.Input(
+                    "sample_list",
+                    optional=True,
+                    default="",
+                    advanced=True,
+                    tooltip=(
+                        "CSV file of more pictures for sample videos, in ComfyUI's input folder or a model folder, as "
+                        "the authors' val_image.csv: path and caption per line. Their videos are kept in the output "
+                        "folder. Empty: none."
+                    ),
+                ),
             ],
             outputs=[
                 FAESocket.Output(display_name="fae", tooltip="The learned action, at strength 1."),
@@ -106,26 +113,27 @@ class TrainFAE(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **widgets):
-        return changes_while_unfinished(FILES, **widgets)
+    def fingerprint_inputs(cls, sample_list=None, **widgets):
+        return f"{changes_while_unfinished(FILES, **widgets)}{folders.input_state(sample_list)}"
 
     @classmethod
-    def check_lazy_status(cls, steps, learning_rate, batch_size, **lazy):
+    def check_lazy_status(cls, steps, learning_rate, batch_size, sample_list="", **lazy):
         from ..flexiact_core.training import check_training_settings
 
         check_training_settings(steps, learning_rate, batch_size)
+        read_sample_list(sample_list)
         return not_computed(lazy)
 
     @classmethod
     def execute(
         cls, model: BaseModel, reference, caption, crops, sample_every, sample_cfg, released_format, sample_image=None,
-        **settings,
+        sample_list="", **settings,
     ) -> io.NodeOutput:  # fmt: skip
         from ..flexiact_core.plots import draw_loss
 
-        plan = Plan(**settings)
+        plan, targets = Plan(**settings), read_sample_list(sample_list)
         clips = as_clips(model, reference, caption, crops, plan.seed)
-        samples = SampleVideos(model, clips, sample_image, sample_every, sample_cfg, plan.seed)
+        samples = SampleVideos(model, clips, sample_image, sample_every, sample_cfg, plan.seed, targets)
         fae, state = train_fae(model, clips, plan, samples, released_format)
         return io.NodeOutput(((fae, 1.0),), draw_loss(state.losses), samples.frames)
 
@@ -148,7 +156,8 @@ class TrainRefAdapter(io.ComfyNode):
                     "clip_list",
                     tooltip=(
                         "CSV file of the videos, in ComfyUI's input folder or a model folder. Each line: path, start "
-                        "frame, end frame, fps, ..., caption; the videos lie in that folder, too."
+                        "frame, end frame, fps, ..., caption; or MiraData's own table. The videos lie in that folder, "
+                        "too."
                     ),
                 ),
                 inputs.result_name("my_refadapter", "adapter"),
@@ -206,43 +215,6 @@ class TrainRefAdapter(io.ComfyNode):
         return io.NodeOutput(model.with_adapter(adapter, 1.0), draw_loss(state.losses))
 
 
-class SampleVideos:
-    """Sample videos of a training: always the same picture, caption and seed; `frames` are those of the last one.
-
-    image is an IMAGE, or None for the clips' own first frame; every is how many steps lie between two, 0 for none.
-    Raises ShapeError if the image cannot be used.
-    """
-
-    def __init__(self, model: BaseModel, clips: ActionClips, image, every: int, cfg: float, seed: int):
-        self.model, self.clips, self.every, self.seed = model, clips, every, seed
-        self.cfg = complete_run(model, cfg=cfg)["cfg"]
-        self.frames = clips.first_video
-        self.posterior = clips.first_image
-        if image is not None:
-            num_frames, height, width = clips.first_video.shape[:3]
-            self.posterior = encodings.encode_image(
-                model, fit_picture(model, image, "sample_image", width, height, num_frames)
-            )
-
-    def draw(self, fae: FAE) -> Tensor:
-        """Frames (T, H, W, 3) of a new sample video."""
-        from ..flexiact_core.cogvideox.memory import transformer_bytes
-        from ..flexiact_core.cogvideox.sampling import Run
-        from ..flexiact_core.flexiact.bias import own_bias
-        from ..flexiact_core.flexiact.transfer import transfer_action
-
-        model, clips = self.model, self.clips.encoded
-        shape = clips.video.mean.shape
-        with memory.on_device(model.transformer, transformer_bytes(model.base, shape[1], *shape[-2:], 2)) as device:
-            latents = transfer_action(
-                model.base, self.posterior, clips.prompt_embeds[:1], clips.empty_embeds,
-                Run(len(self.clips.first_video), device, SAMPLE_STEPS, self.cfg, seed=self.seed),
-                faes=[(fae, 1.0)], adapters=model.adapters, bias=own_bias(model.base.transformer.config),
-            )  # fmt: skip
-        self.frames = decode(model, latents, self.clips.first_video.shape[:3])
-        return self.frames
-
-
 def train_fae(
     model: BaseModel, clips: ActionClips, plan: Plan, samples: SampleVideos, released_format: bool
 ) -> tuple[FAE, TrainingState]:
@@ -262,8 +234,11 @@ def train_fae(
     def to_fae(state):
         return FAE(state.parameters[TOKENS], name=plan.name, metadata=training.metadata(state))
 
+    def draw_samples(state):
+        return samples.draw(to_fae(state), state.steps_done, folders.samples_folder(plan.name, training.digest))
+
     state = training.run(
-        model.transformer, needed, fit, lambda state: samples.draw(to_fae(state)), samples.every, checkpointing
+        model.transformer, needed, fit, draw_samples, samples.every, checkpointing
     )
     fae = to_fae(state)
     beside = {".mp4": lambda path: save_preview(path, clips.first_video, base.family.fps)}
@@ -271,7 +246,7 @@ def train_fae(
         beside[".pt"] = lambda path: save_released_fae(fae, path)
     training.save("fae", state, lambda path, _: save_fae(fae, path), beside)
     if samples.every and state.steps_done == plan.steps:
-        samples.draw(fae)
+        draw_samples(state)
     return fae, state
 
 

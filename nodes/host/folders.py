@@ -148,6 +148,12 @@ def training_folder(kind: ModelFolder) -> Path:
     return kind.roots()[0] / training_files.TRAINING_FOLDER
 
 
+def samples_folder(name: str, training: str) -> Path:
+    """Where the sample videos of a training are kept: in ComfyUI's output folder, one folder for each training."""
+    folder = f"{training_files.plain_name(name)}-{training[:12]}"
+    return Path(folder_paths.get_output_directory()) / "flexiact" / folder
+
+
 def shown(path: Path) -> str:
     """A place on disk as messages name it: inside its model folder, without where that lies.
 

@@ -124,7 +124,7 @@ def test_what_a_file_holds_is_never_repeated(tmp_path, content):
 def test_a_list_that_is_too_large_is_refused_before_it_is_read(tmp_path):
     with (tmp_path / "big.csv").open("wb") as file:
         file.truncate(10**12)
-    with pytest.raises(FileError, match="big.csv: a list of more than 64 MB"):
+    with pytest.raises(FileError, match="big.csv: a list of more than 256 MB"):
         read_clip_list(tmp_path / "big.csv")
 
 
@@ -136,3 +136,36 @@ def test_pipes_devices_and_folders_are_no_lists_and_no_videos(tmp_path):
             read_clip_list(path)
     with pytest.raises(FileError, match="is not there"):
         read_clip_list(write_rows(tmp_path / "list.csv", ["pipe", 0, 9, 8, 0, "x"]))
+
+
+# The columns of MiraData's table, as its page lists them.
+TABLE = [
+    "clip_id", "source", "video_url", "video_id", "width", "height", "fps", "seconds", "timestamp", "frame_number",
+    "framestamp", "file_path", "short_caption", "dense_caption", "background_caption", "main_object_caption",
+    "style_caption", "camera_caption",
+]  # fmt: skip
+
+
+def table_row(path, **captions):
+    values = {"clip_id": "12.3", "fps": 30, "seconds": 2, "file_path": path} | captions
+    return [values.get(name, "") for name in TABLE]
+
+
+def test_miradatas_table_names_whole_clips_with_their_dense_captions(tmp_path):
+    for name in ("a", "b"):
+        make_video(tmp_path / f"{name}.mp4", num_frames=10, fps=8)
+    table = write_rows(
+        tmp_path / "meta.csv", TABLE,
+        table_row("miradata/a.mp4", dense_caption="A long, \"full\" caption", short_caption="short"),
+        table_row("miradata/gone.mp4", dense_caption="no longer there"),
+        table_row("miradata/b.mp4", short_caption="only short"),
+    )  # fmt: skip
+    found = [(clip.path.name, clip.start, clip.duration, clip.caption) for clip in read_clip_list(table)]
+    assert found == [("a.mp4", 0, 0, 'A long, "full" caption'), ("b.mp4", 0, 0, "only short")]
+
+
+def test_a_table_of_which_nothing_is_there_or_without_captions_is_said(tmp_path):
+    with pytest.raises(FileError, match="meta.csv: no file of its column file_path is there"):
+        read_clip_list(write_rows(tmp_path / "meta.csv", TABLE, table_row("miradata/gone.mp4")))
+    with pytest.raises(FileError, match="meta.csv: MiraData's table has a column dense_caption"):
+        read_clip_list(write_rows(tmp_path / "meta.csv", ["file_path", "fps"], ["a.mp4", 8]))

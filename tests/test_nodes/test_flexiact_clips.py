@@ -12,8 +12,9 @@ from videos import make_video
 
 clips = pytest.importorskip("flexiact_pack.nodes.flexiact_clips", reason="needs ComfyUI: run `make test`")
 
-from flexiact_pack.nodes.host import encodings, media, progress  # noqa: E402
+from flexiact_pack.nodes.host import encodings, folders, media, progress  # noqa: E402
 
+from flexiact_core.clip_lists import read_clip_list  # noqa: E402
 from flexiact_core.cogvideox.model import encode_pixels  # noqa: E402
 from flexiact_core.errors import ShapeError  # noqa: E402
 from flexiact_core.video import to_model_pixels  # noqa: E402
@@ -119,3 +120,39 @@ def test_a_released_action_gives_its_clips_with_their_captions_and_its_targets(s
         )
     assert captions == ["a dog jumps"] and targets[0].shape == (1, 30, 40, 3)
     assert_close(targets[0][0, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_saved_clips_are_what_is_cut_and_are_listed_and_read_again(small_model, frames, model_folders, said):
+    _, cut = prepare(small_model, frames)
+    save = {"name": "jump", "kind": "own"}
+    action, listed, preview = clips.SaveActionClips.execute(small_model, frames, **SETTINGS | save).args
+    assert action == "own/jump" and action in clips.find_released_actions()
+    found = read_clip_list(*folders.input_file(listed))
+    assert [(clip.path.name, clip.caption) for clip in found] == [(f"{n}.mp4", "a bar moves") for n in range(3)]
+    assert torch.equal(preview, cut)
+    assert said[-1] == "Saved as own/jump in models/flexiact/own_actions/benchmark."
+    root = model_folders / "flexiact" / "own_actions" / "benchmark"
+    with (root / "captions" / "own" / "jump" / "crop.csv").open() as lines:
+        rows = list(csv.reader(lines))
+    place = "benchmark/reference_videos/own/jump_crop"
+    assert rows == [
+        ["video_path", "start_frame", "end_frame", "fps", "mask_id", "caption"],
+        *([f"{place}/{number}.mp4", "0", "17", "8", "0", "a bar moves"] for number in range(3)),
+    ]
+    read, shown, targets, captions = clips.LoadReleasedAction.execute(small_model, action, 0).args
+    assert len(read.encoded.video.mean) == 3 and targets == captions == []
+    # The videos are near to lossless; noise is the hardest to keep.
+    assert (shown - cut).abs().mean() < 0.05
+
+
+def test_an_action_that_was_saved_before_stays(small_model, frames, model_folders):
+    save = {"name": "../ju:mp", "kind": "own"}
+
+    def saved(**changes):
+        return clips.SaveActionClips.execute(small_model, frames, **SETTINGS | save | changes).args[0]
+
+    first, other = saved(), saved(seed=2)
+    assert other == f"{first}_2" and {first, other} == set(clips.find_released_actions())
+    # The same clips once more are those that are there.
+    assert (saved(), saved(seed=2), saved(caption="else")) == (first, other, f"{first}_3")
+    assert {path.name for path in model_folders.parent.iterdir()} == {"models"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_models import make_base
@@ -17,7 +18,9 @@ from videos import make_video
 
 training = pytest.importorskip("flexiact_pack.nodes.flexiact_training", reason="needs ComfyUI: run `make test`")
 
+from flexiact_core.errors import FileError  # noqa: E402
 from flexiact_core.flexiact.fae import load_fae  # noqa: E402
+from flexiact_core.video_files import read_video  # noqa: E402
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "0.2.0" / "training"
 SETTINGS = {
@@ -38,7 +41,7 @@ def reference():
 
 @pytest.fixture
 def few_sample_steps(monkeypatch):
-    monkeypatch.setattr(training, "SAMPLE_STEPS", 2)
+    monkeypatch.setattr("flexiact_core.flexiact.samples.SAMPLE_STEPS", 2)
 
 
 @torch.inference_mode()
@@ -75,7 +78,7 @@ def test_sample_videos_are_drawn_on_the_way_and_at_the_end_and_change_nothing_th
     shown, drawn = [], []
     show, draw = progress.TrainingProgress.show_sample, training.SampleVideos.draw
     monkeypatch.setattr(progress.TrainingProgress, "show_sample", lambda self, frames: shown.append(show(self, frames)))
-    monkeypatch.setattr(training.SampleVideos, "draw", lambda self, fae: drawn.append(draw(self, fae)) or drawn[-1])
+    monkeypatch.setattr(training.SampleVideos, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
     sampled, _, frames = learn(small_model, reference, name="sampled", sample_every=2)
     # After steps 2 and 4, shown while it runs, and of what was learned in the end.
     assert (len(shown), len(drawn)) == (2, 3)
@@ -95,6 +98,31 @@ def test_a_sample_is_what_the_sampler_makes_of_the_picture_with_the_same_seed(sm
         bias_strength=1.0, hold_until=800, off_below=700, scheduler="DPM", weighting="paper", fae=((fae, 1.0),),
     ).args[0]  # fmt: skip
     assert_close(frames, sampled, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("few_sample_steps")
+def test_each_picture_of_a_list_becomes_a_video_on_the_way_and_at_the_end(
+    small_model, reference, tmp_path, monkeypatch
+):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
+    (tmp_path / "input" / "pictures").mkdir(parents=True)
+    for name in ("cat", "dog"):
+        Image.new("RGB", (80, 60), "red").save(tmp_path / "input" / "pictures" / f"{name}.png")
+    listed = "pictures/cat.png,A cat jumps\npictures/dog.png,A dog jumps\n"
+    (tmp_path / "input" / "val_image.csv").write_text(listed)
+    plain, _, _ = learn(small_model, reference)
+    sampled, _, _ = learn(small_model, reference, name="sampled", sample_every=2, sample_list="val_image.csv")
+    assert torch.equal(sampled.tokens, plain.tokens)
+    kept = sorted((tmp_path / "output" / "flexiact").rglob("*.mp4"))
+    assert [file.parent.name + "/" + file.name for file in kept] == [
+        f"step_{step:06d}/{picture}.mp4" for step in (2, 4, 5) for picture in ("01_cat", "02_dog")
+    ]
+    assert all(len(read_video(file, 8)) == len(reference) for file in kept)
+    with pytest.raises(FileError, match="only files in ComfyUI's input folder"):
+        training.TrainFAE.check_lazy_status(5, 0.1, 1, sample_list="../secret.csv")
 
 
 def test_cancel_keeps_what_was_learned_and_the_same_settings_go_on_from_there(
