@@ -26,7 +26,7 @@ def launch(module: str, settings, folder: Path, processes: int = 1) -> str:
     """Runs a training in `folder` to its end; what it said."""
     run = subprocess.run(
         command(module, settings, processes), env=os.environ | ENVIRONMENT, cwd=folder, capture_output=True,
-        text=True, timeout=300,
+        text=True, timeout=1200,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     return run.stdout
@@ -44,7 +44,7 @@ def interrupt(module: str, settings, folder: Path, after: str, processes: int = 
             if after in line:
                 run.send_signal(signal.SIGINT)
                 break
-        rest, _ = run.communicate(timeout=120)
+        rest, _ = run.communicate(timeout=600)
     return "".join([*said, rest])
 
 
