@@ -34,6 +34,20 @@ def cutting_inputs() -> list:
     """What clips are cut from, and how; the names of cut_reference()'s arguments."""
     return [
         inputs.model(BASE_TOOLTIP),
+        *_stretch_inputs(),
+        inputs.crops(),
+        *_scale_inputs(),
+        io.Boolean.Input(
+            "flip",
+            default=False,
+            tooltip="Also mirror half of the crops left to right. Leave off if the direction matters.",
+        ),
+        inputs.seed("Fixes where the window and the crops lie."),
+    ]
+
+
+def _stretch_inputs() -> list:
+    return [
         io.MultiType.Input(
             "reference",
             types=[io.Video, io.Image],
@@ -70,7 +84,11 @@ def cutting_inputs() -> list:
                 "a stretch is taken at a place that the seed chooses."
             ),
         ),
-        inputs.crops(),
+    ]
+
+
+def _scale_inputs() -> list:
+    return [
         io.Float.Input(
             "smallest_scale",
             default=0.8,
@@ -91,12 +109,6 @@ def cutting_inputs() -> list:
                 "The nearest a crop moves in, as a factor of size. 1: never. High: the action may leave the frame."
             ),
         ),
-        io.Boolean.Input(
-            "flip",
-            default=False,
-            tooltip="Also mirror half of the crops left to right. Leave off if the direction matters.",
-        ),
-        inputs.seed("Fixes where the window and the crops lie."),
     ]
 
 
