@@ -55,10 +55,15 @@ def colours_of(actor: Actor) -> Tensor:
     return torch.tensor([[channel * light for channel in own[name]] for _, _, _, name, light, _ in PARTS])
 
 
-def cover_of_parts(joints: Tensor) -> Tensor:
-    """How much of each pixel each of PARTS is seen to cover: (T, P, 64, 64) in 0..1, of joints (T, 13, 3) in px."""
+def cover_of_parts(joints: Tensor, zoom: Tensor | None = None) -> Tensor:
+    """How much of each pixel each of PARTS is seen to cover: (T, P, 64, 64) in 0..1, of joints (T, 13, 3) in px.
+
+    zoom (T,) is how much thicker than PARTS says they are.
+    """
     ends = _ends(joints)
-    radius = torch.tensor([part[2] for part in PARTS])
+    radius = torch.tensor([part[2] for part in PARTS])[None]
+    if zoom is not None:
+        radius = radius * zoom[:, None]
     near = ends[..., 2].mean(1) + torch.tensor([part[5] for part in PARTS])
     start, along = ends[:, 0, :, :2], ends[:, 1, :, :2] - ends[:, 0, :, :2]
     length = along.square().sum(-1).clamp(min=1e-6)
@@ -70,7 +75,7 @@ def cover_of_parts(joints: Tensor) -> Tensor:
     off_x = dx[..., None, :] - share * along[..., 0, None, None]
     off_y = dy[..., :, None] - share.mul_(along[..., 1, None, None])
     distance = off_x.square_().add_(off_y.square_()).sqrt_()
-    cover = distance.neg_().add_(radius[:, None, None]).div_(EDGE_PX).add_(0.5).clamp_(0, 1)
+    cover = distance.neg_().add_(radius[..., None, None]).div_(EDGE_PX).add_(0.5).clamp_(0, 1)
     order = near.argsort(1, descending=True)
     rows = torch.arange(len(joints))[:, None]
     sorted_cover = cover[rows, order]
