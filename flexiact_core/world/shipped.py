@@ -29,6 +29,11 @@ def actors_folder(weights: Path = WEIGHTS) -> Path:
     return weights / "CogVideo" / ACTORS_LABEL
 
 
+def amg_folder(weights: Path = WEIGHTS) -> Path:
+    """The diffusers folder of the small AMG, which films people."""
+    return weights / "amg" / ACTORS_LABEL
+
+
 def refadapter_path(weights: Path = WEIGHTS) -> Path:
     """The RefAdapter's file."""
     return weights / "flexiact" / LABEL / "refadapter.safetensors"

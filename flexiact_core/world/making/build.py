@@ -1,11 +1,10 @@
 """All weights of the small world from nothing: `python -m flexiact_core.world.making.build`.
 
-Stages: vae, data, base, decoder, refadapter, fae; and for the people actor_vae, actor_data,
-actor_base. Every stage resumes where it was stopped; a stage that is done is skipped.
-Checkpoints and data lie in the folder --work, what ships in --out. --start trains on from the
-base of another weights folder instead of from nothing. With limits on wall time
-(--vae-minutes, --base-minutes and so on) the learning rate falls to the end of the time
-instead of the last step.
+Stages: vae, data, base, decoder, refadapter, fae; for the people actor_vae, actor_data, actor_base; and
+for AMG amg_vae, amg_data, amg_unet. Every stage resumes where it was stopped; a stage that is done is
+skipped. Checkpoints and data lie in the folder --work, what ships in --out. --start trains on from the
+base of another weights folder instead of from nothing. With limits on wall time (--vae-minutes,
+--base-minutes and so on) the learning rate falls to the end of the time instead of the last step.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from ..actions import ACTIONS
 from ..scenes import vocabulary
 from . import hogwild
 from .actor_build import build_actor_base, build_actor_data, train_actor_vae
+from .amg_build import build_amg, build_amg_data, train_amg_vae
 from .base_training import BaseTask, encode_data, encode_scene
 from .models import save_base
 from .vae_training import DecoderTask, VAETask, latent_scale, measure_vae, read_vae
@@ -148,6 +148,9 @@ STAGES = {
     "actor_vae": train_actor_vae,
     "actor_data": build_actor_data,
     "actor_base": build_actor_base,
+    "amg_vae": train_amg_vae,
+    "amg_data": build_amg_data,
+    "amg_unet": build_amg,
 }
 
 
@@ -177,6 +180,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--actor-clips", type=int, default=4096)
     add("--actor-base-steps", type=int, default=6000, help="per worker")
     add("--actor-base-minutes", type=float)
+    add("--amg-vae-steps", type=int, default=3000, help="per worker")
+    add("--amg-vae-minutes", type=float)
+    add("--amg-vae-rate", type=float, default=1.5e-3)
+    add("--amg-clips", type=int, default=4096)
+    add("--amg-steps", type=int, default=6000, help="per worker")
+    add("--amg-minutes", type=float)
+    add("--amg-rate", type=float, default=1e-3)
     add("--fresh", action="store_true", help="also make adapters anew whose files exist")
     add("--nice", type=int, default=0)
     return parser

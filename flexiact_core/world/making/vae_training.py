@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 log = logging.getLogger(__name__)
+
+VAE = TypeVar("VAE", bound=torch.nn.Module)
 
 SPRITE_WEIGHT = 6.0
 KL_WEIGHT = 5e-4
@@ -194,13 +196,13 @@ def _mode(vae: AutoencoderKLCogVideoX, frames: torch.Tensor) -> torch.Tensor:
 
 
 def read_vae(
-    checkpoint: Path, scale_file: Path, measure: Callable[[AutoencoderKLCogVideoX], dict[str, float]]
-) -> AutoencoderKLCogVideoX:
-    """The VAE of a training's checkpoint, float32, with its scaling factor set.
+    checkpoint: Path, scale_file: Path, measure: Callable[[VAE], dict[str, float]], make: Callable[[], VAE] = make_vae
+) -> VAE:
+    """The VAE of a training's checkpoint, as `make` made it, float32, with its scaling factor set.
 
     The factor is in scale_file; where that is not there, it is written, with all else that `measure` says of the VAE.
     """
-    vae = make_vae()
+    vae = make()
     vae.load_state_dict(torch.load(checkpoint, weights_only=True)["ema"])
     vae.eval().requires_grad_(False)
     if not scale_file.exists():
