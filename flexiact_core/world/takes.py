@@ -17,7 +17,6 @@ from .actor_render import EDGE_PX, FLOOR_SHADE, PARTS, cover_of_parts
 from .actors import FRAME_PX, SHIRTS, SKINS, TRAINED_CLOTHES, TROUSERS, Actor, sample_actor, sample_performance
 
 TAKE_FRAMES = 8
-FPS = 8
 # Where the camera looks when it does not pan, px; it zooms about that place.
 CENTRE_X, CENTRE_Y = 32.0, 38.0
 FLOOR_RISE_PX = 5.0
