@@ -43,11 +43,9 @@ def build_amg_data(work: Path, chosen: argparse.Namespace) -> None:
 def build_amg(work: Path, chosen: argparse.Namespace) -> None:
     """Trains UNet and text encoder into work/amg.pt, and writes the whole model."""
     task = AMGTask(work / "amg_data", trained_amg_vae(work).config.scaling_factor, chosen.batch_size)
-    # A UNet of this size took longer in bfloat16 where the VAE took half the time.
     plan = hogwild.plan_of(
-        chosen, steps=chosen.amg_steps, minutes=chosen.amg_minutes, learning_rate=chosen.amg_rate, ema_decay=0.99,
-        dtype=torch.float32,
-    )  # fmt: skip
+        chosen, steps=chosen.amg_steps, minutes=chosen.amg_minutes, learning_rate=chosen.amg_rate, ema_decay=0.99
+    )
     hogwild.run(task, plan, work / "amg.pt")
     export_amg(work, chosen.out)
 

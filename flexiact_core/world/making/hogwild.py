@@ -45,7 +45,6 @@ class Plan:
 
     steps: per worker. minutes: a limit on wall time; the schedule is drawn in to fit it.
     flat: share of the training at the full learning rate, before it falls as a cosine.
-    dtype: what workers compute in; None is faster_format(), which small channels and short sequences may contradict.
     """
 
     steps: int
@@ -61,10 +60,9 @@ class Plan:
     device: str = "cpu"
     save_every_s: float = 90.0
     nice: int = 0
-    dtype: torch.dtype | None = None
 
 
-def plan_of(chosen: argparse.Namespace, **schedule: float | torch.dtype | None) -> Plan:
+def plan_of(chosen: argparse.Namespace, **schedule: float | None) -> Plan:
     """The Plan of a stage whose settings the command line gives: workers, device and nice are the same for all."""
     return Plan(**schedule, workers=chosen.workers, device=chosen.device, nice=chosen.nice)
 
@@ -150,7 +148,7 @@ class _Worker:
         self.rank, self.task, self.plan, self.checkpoint, self.master = rank, task, plan, checkpoint, master
         if plan.device != "cpu":
             master.to(plan.device)
-        self.replica = task.make_module().to(plan.device, plan.dtype or faster_format(plan.device))
+        self.replica = task.make_module().to(plan.device, faster_format(plan.device))
         self.weights, self.copies = list(master.parameters()), list(self.replica.parameters())
         self.optimizer = torch.optim.AdamW(
             self.weights, lr=plan.learning_rate, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay, fused=True

@@ -97,16 +97,3 @@ def test_the_faster_format_is_the_one_that_takes_less_time(faster, monkeypatch):
     hogwild.faster_format.cache_clear()
     assert hogwild.faster_format() == faster
     hogwild.faster_format.cache_clear()
-
-
-@pytest.mark.parametrize("asked", [torch.float32, torch.bfloat16])
-def test_a_plan_can_say_what_workers_compute_in_and_the_weights_stay_float32(tmp_path, asked):
-    found = []
-
-    class Tells(FitLine):
-        def loss(self, module, generator, progress):
-            found.append(module.slope.dtype)
-            return super().loss(module, generator, progress)
-
-    weights = hogwild.run(Tells(), plan(steps=2, dtype=asked), tmp_path / "line.pt")
-    assert set(found) == {asked} and weights["slope"].dtype == torch.float32
