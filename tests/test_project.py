@@ -173,6 +173,14 @@ def test_readme_shows_every_workflow():
     assert shown == {path.stem for path in (ROOT / "workflows").glob("*.json")}
 
 
+def test_every_workflow_and_every_title_of_a_group_is_told_in_chinese():
+    told = prose("docs/workflows.zh.md")
+    for path in (ROOT / "workflows").glob("*.json"):
+        assert f"`{path.stem.partition(' - ')[0]}`" in told
+        for group in json.loads(path.read_text(encoding="utf-8"))["groups"]:
+            assert group["title"] in told
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_name_what_is_there(page):
     """Targets of make, programs of the pack, and repositories at the hub."""
