@@ -21,6 +21,7 @@ from flexiact_core.world import shipped
 
 from .act_vae import poses_instead
 from .amg import change_inputs, with_amg_inputs
+from .core_models import without_core_models
 from .demo import BACKGROUND, contact_sheet, spread
 from .dynamictrl import put_base, put_inputs, with_drawn_poses, with_stand_ins
 from .environment import ROOT
@@ -40,6 +41,9 @@ STAND_INS = {
     "flexiact_camera": "pan",
     "flexiact_cross_species": "spin",
 }
+# The same, that learn their action first, or have ComfyUI's own models besides.
+LEARNING = {"flexiact_caption": "drop", "flexiact_released": "drop"}
+WITH_MORE = {"flexiact_smooth": "slide"} | LEARNING
 
 
 def main() -> None:
@@ -63,8 +67,10 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
     workflow = json.loads(find_workflow(name).read_text(encoding="utf-8"))
     prompt = to_prompt(workflow, server.object_info())
     where = ""
-    if name in STAND_INS:
-        prompt = on_small_world(prompt, STAND_INS[name], server.base / "input")
+    if action := (STAND_INS | WITH_MORE).get(name):
+        prompt = on_small_world(without_core_models(prompt), action, server.base / "input")
+        if name in LEARNING:
+            prompt = learned_already(prompt, action)
         where = "on the small world, not CogVideoX-5B"
     if name == "flexiact_native_lora":
         put_lora(server.base / "models")
@@ -106,6 +112,25 @@ def on_small_world(prompt: dict, action: str, input_folder: Path) -> dict:
     return {
         key: {**node, "inputs": node["inputs"] | changes.get(node["class_type"], {})} for key, node in prompt.items()
     }
+
+
+def learned_already(prompt: dict, action: str) -> dict:
+    """`prompt` with an action of the small world in the place of one to be trained, and its target and caption."""
+    example = shipped.example(action)
+    gone = {"PreviewImage", "LoadVideo", "GetVideoComponents", "PrepareActionClips", "LoadReleasedAction"}
+    result = {key: node for key, node in prompt.items() if node["class_type"] not in gone}
+    for key, node in result.items():
+        if node["class_type"] == "TrainFAE":
+            result[key] = {
+                "class_type": "LoadFAEEmbedding",
+                "inputs": {"fae_file": f"{shipped.LABEL}/{shipped.fae_path(action).name}", "strength": 1.0},
+                "_meta": node["_meta"],
+            }
+        if node["class_type"] == "FlexiActSampler":
+            given = {"image": ["target", 0], "prompt": example.caption}
+            result[key] = {**node, "inputs": node["inputs"] | given}
+    target = {"class_type": "LoadImage", "inputs": {"image": "target.png"}, "_meta": {"title": "target"}}
+    return result | {"target": target}
 
 
 def _results(server: ComfyServer, prompt: dict, run: Run, where: str) -> Iterator[tuple[str, list]]:

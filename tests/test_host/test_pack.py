@@ -11,8 +11,8 @@ from PIL import Image
 
 from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 
-# What needs data that is not shipped, the authors' benchmark and many videos, or writes it, is in no workflow.
-IN_NO_WORKFLOW = {"LoadReleasedAction", "SaveActionClips", "TrainRefAdapter"}
+# What needs data that is not shipped, many videos, or writes it, is in no workflow.
+IN_NO_WORKFLOW = {"SaveActionClips", "TrainRefAdapter"}
 
 
 @pytest.fixture

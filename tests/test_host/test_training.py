@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 
-import numpy as np
 import pytest
 from host.media import read_frames
 from host.server import HostError
@@ -14,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from videos import make_video
 
-from .conftest import SMALL, load_workflow
+from .conftest import SMALL, load_workflow, put_released_action
 
 TRAINING = {
     "model": ["base", 0], "reference": ["video", 0], "caption": "a figure stretches", "name": "stretch", "steps": 4,
@@ -142,21 +141,7 @@ def test_a_refadapter_is_trained_from_a_list_and_applied(server):
 
 
 def test_an_action_of_the_authors_folder_is_trained_on(server):
-    root = server.base / "models" / "flexiact" / "benchmark"
-    videos, captions = root / "reference_videos" / "human" / "chest", root / "captions" / "human" / "chest"
-    pictures = root / "target_images" / "human"
-    for folder in (videos, captions, pictures):
-        folder.mkdir(parents=True, exist_ok=True)
-    for number in range(2):
-        make_video(videos / f"{number}.mp4", num_frames=70, fps=30)
-    for number in range(2):
-        Image.fromarray(np.full((60, 80 + number, 3), 90 * number, np.uint8)).save(pictures / f"{number}.webp")
-    rows = [[f"benchmark/reference_videos/human/chest/{n}.mp4", 0, 70, 30, 0, "a chest exercise"] for n in range(2)]
-    with (captions / "crop.csv").open("w", newline="") as lines:
-        csv.writer(lines).writerows([["path", "start", "end", "fps", "mask", "caption"], *rows])
-    rows = [[f"benchmark/target_images/human/{number}.webp", f"picture {number}"] for number in range(2)]
-    with (captions / "val_image.csv").open("w", newline="") as lines:
-        csv.writer(lines).writerows([["Path", "Caption"], *rows])
+    put_released_action(server.base / "models")
     run = server.run(
         graph(
             TRAINING | {"name": "chest", "reference": ["released", 0]},

@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import RELEASED_CONFIG
+from host.core_models import without_core_models
 from host.media import read_frames
 from host.models import NAME
-from host.thumbnails import BACKGROUND, GAP_PX, SIDE_PX, STAND_INS, make_thumbnail
+from host.thumbnails import BACKGROUND, GAP_PX, SIDE_PX, STAND_INS, WITH_MORE, make_thumbnail
 from host.workflow import check_workflow, find_workflow, short_name, to_prompt
 from PIL import Image
 
+from flexiact_core.cogvideox.family import COGVIDEOX_1_0
 from flexiact_core.cogvideox.own_values import own_values
 from flexiact_core.world.actions import ACTIONS
 from flexiact_core.world.shipped import example
 
-from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
+from .conftest import WORKFLOWS, fit_to_small_model, load_workflow, put_released_action
 
 # The demo's test runs the quickstart as it is, others have tests of their own.
 RUN_ELSEWHERE = {"flexiact_quickstart", "flexiact_train", "flexiact_native_lora"}
@@ -28,11 +30,19 @@ OWN_TESTS = ("act_vae_", "amg_", "dynamictrl_")
 AS_SHIPPED = [
     path
     for path in WORKFLOWS
-    if short_name(path) not in STAND_INS.keys() | RUN_ELSEWHERE and not short_name(path).startswith(OWN_TESTS)
+    if short_name(path) not in STAND_INS.keys() | WITH_MORE.keys() | RUN_ELSEWHERE
+    and not short_name(path).startswith(OWN_TESTS)
 ]
 NUM_FRAMES, FRAME_PX = 17, 64
 # Those that make no video of the small world: frames, and the side of one.
 OTHER_SIZES = {"avatars_render": (16, 256)}
+
+# Where the node looks.
+MODEL_DIRECTORIES = {
+    "ApplyRefAdapter": "flexiact", "LoadFAEEmbedding": "flexiact", "CheckpointLoaderSimple": "checkpoints",
+    "UNETLoader": "diffusion_models", "CLIPLoader": "text_encoders", "UpscaleModelLoader": "upscale_models",
+    "FrameInterpolationModelLoader": "frame_interpolation",
+}  # fmt: skip
 
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=short_name)
 each_for_5b = pytest.mark.parametrize("path", FOR_5B, ids=short_name)
@@ -92,6 +102,33 @@ def test_a_workflow_for_5b_runs_with_other_files_and_sizes(path, server, object_
     run = server.run(fit_to_small_model(to_prompt(load_workflow(path), object_info)))
     (video,) = (read_frames(file) for file in server.output_files(run) if file.suffix == ".mp4")
     assert len(video) == NUM_FRAMES and video[0].size == (FRAME_PX, FRAME_PX)
+
+
+# Two pictures of the authors' folder, two videos; enlarged by nothing and then halved, as the large one is.
+@pytest.mark.parametrize(
+    ("name", "count", "side"), [("flexiact_caption", 1, 64), ("flexiact_released", 2, 64), ("flexiact_smooth", 1, 32)]
+)
+def test_a_workflow_with_more_around_it_runs_without_comfyuis_own_models(name, count, side, server, object_info):
+    put_released_action(server.base / "models")
+    prompt = without_core_models(to_prompt(load_workflow(find_workflow(name)), object_info))
+    run = server.run(fit_to_small_model(prompt))
+    videos = [read_frames(file) for file in server.output_files(run) if file.suffix == ".mp4"]
+    assert [(len(frames), frames[0].size) for frames in videos] == [(NUM_FRAMES, (side, side))] * count
+
+
+def test_a_smoother_video_is_as_long_as_the_one_that_was_made(object_info):
+    prompt = to_prompt(load_workflow(find_workflow("flexiact_smooth")), object_info)
+    (between,), (video,) = nodes_of(prompt, "FrameInterpolate"), nodes_of(prompt, "CreateVideo")
+    assert video["fps"] == COGVIDEOX_1_0.fps * between["multiplier"]
+
+
+@each_workflow
+def test_a_missing_file_is_listed_with_its_address_and_folder(path):
+    for node in load_workflow(path)["nodes"]:
+        for model in node["properties"].get("models", ()):
+            assert model["name"] in node["widgets_values"]
+            assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith("/" + model["name"])
+            assert model["directory"] == MODEL_DIRECTORIES[node["type"]]
 
 
 def test_the_quickstart_runs_on_a_base_laid_out_as_the_released_one(server, object_info):
