@@ -6,7 +6,7 @@ VENV_PYTHON := .venv/bin/python
 # Packages from outside .venv must not leak in.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo test newest bench lint world clean
+.PHONY: help setup demo test newest manager bench lint world clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -24,6 +24,9 @@ test: setup  ## every test, the real ComfyUI included (JOBS=2 processes; ARGS=".
 newest: setup  ## the browser tests on the newest comfyui-frontend-package, in a folder of its own
 	@$(VENV_PYTHON) -m pip install --quiet --upgrade --no-deps --target .cache/newest comfyui-frontend-package
 	@FLEXIACT_FRONTEND="$(CURDIR)/.cache/newest/comfyui_frontend_package/static" $(VENV_PYTHON) -m pytest tests/test_browser $(ARGS)
+
+manager: setup  ## the pinned ComfyUI Manager installs this checkout, as committed, into a fresh ComfyUI
+	@FLEXIACT_MANAGER=1 $(VENV_PYTHON) -m pytest tests/test_host/test_manager.py $(ARGS)
 
 bench: setup  ## ours, the released formulation and plain diffusers side by side (ARGS="--full" on a GPU)
 	@$(VENV_PYTHON) -m benchmarks $(ARGS)

@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from host.environment import ROOT, VENV, comfyui_path
 
+pytestmark = pytest.mark.skipif(
+    "FLEXIACT_MANAGER" not in os.environ, reason="it installs packages, which takes minutes: run `make manager`"
+)
+
 PIN = "comfyui_manager"
 # What requirements.txt asks for.
 ASKED_FOR = ("diffusers", "accelerate", "peft")
