@@ -42,6 +42,8 @@ def open_browser() -> Iterator:
     with sync_playwright() as playwright:
         # As root, as in most containers, Chromium starts only without its sandbox. It visits 127.0.0.1 alone.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
+        # A graphics card that a processor plays is slower than none.
+        arguments.append("--disable-gpu")
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
         try:
             yield browser

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from host.browser import NO_CHROMIUM, Frontend, find_chromium, open_browser
-from host.environment import comfyui_path
+from host.environment import ROOT, comfyui_path
 from host.media import put_clip, put_photo
-from host.models import put_models
+from host.models import NAME, put_models
 from host.server import ComfyServer
 
+from flexiact_core.video_files import read_video, write_preview
+
+SHIPPED = Path(ROOT) / "flexiact_core" / "world" / "weights" / "flexiact"
+SHOWN, UNSHOWN = f"fae/{NAME}.safetensors", "fae/unshown.safetensors"
 RENDERERS = {"classic": False, "nodes2": True}
 
 
@@ -30,17 +36,29 @@ def browser():
         yield running
 
 
-@pytest.fixture(scope="module")
-def comfy(browser, tmp_path_factory):
-    """A running ComfyUI of these tests' own: the browser writes settings into it."""
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory):
+    """A running ComfyUI of these tests' own: the browser writes settings into it. Each action but one has a preview."""
+    if find_chromium() is None:
+        pytest.skip(NO_CHROMIUM)
     if not os.path.isfile(os.path.join(comfyui_path(), "main.py")):
         pytest.fail("There is no ComfyUI to test in: run `make test`, or `make setup` once.")
     server = ComfyServer(tmp_path_factory.mktemp("browser"))
     put_models(server.base / "models")
     put_photo(server.base / "input")
-    put_clip(server.base / "input")
+    put_previews(server.base / "models" / "flexiact", put_clip(server.base / "input"))
     with server:
         yield server
+
+
+def put_previews(actions: Path, clip: Path) -> None:
+    """A preview beside each action in a folder, and an action that has none."""
+    shutil.copyfile(actions / SHOWN, actions / UNSHOWN)
+    preview = write_preview((actions / SHOWN).with_suffix(".mp4"), read_video(clip, 8) / 255, 8)
+    # The user's own models come before those of the same name that the pack brings.
+    shutil.copytree(SHIPPED, actions, dirs_exist_ok=True)
+    for action in SHIPPED.rglob("*.safetensors"):
+        shutil.copyfile(preview, (actions / action.relative_to(SHIPPED)).with_suffix(".mp4"))
 
 
 @pytest.fixture(scope="module", params=RENDERERS)

@@ -52,12 +52,11 @@ def sentences(frontend: Frontend) -> list[str]:
     return [text for text in (one.inner_text() for one in shown.all() if one.is_visible()) if text]
 
 
-@pytest.mark.parametrize("renderer", ["nodes2", "classic"])
-def test_from_the_template_to_a_video_with_nothing_but_the_browser(browser, comfy, hub, renderer):
+def test_from_the_template_to_a_video_with_nothing_but_the_browser(browser, comfy, hub):
     # A weight file of the base is cut in the middle once; of an action another size is announced once.
     weights = next(name for name in hub.content[BASE] if name.startswith("transformer/") and "safetensors" in name)
     hub.cut, hub.lie, hub.asked = {weights}, {DANCE}, []
-    frontend = Frontend(browser, comfy, renderer, {"Comfy.VueNodes.Enabled": renderer == "nodes2"})
+    frontend = Frontend(browser, comfy, "nodes2", {"Comfy.VueNodes.Enabled": True})
     page = frontend.page
     frontend.command("Comfy.BrowseTemplates")
     page.get_by_role("dialog").get_by_text("ComfyUI-FlexiAct", exact=True).click()

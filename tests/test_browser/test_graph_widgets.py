@@ -5,40 +5,16 @@ Screenshots lie in .cache/screenshots.
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-
 import pytest
 from host.browser import Frontend
-from host.environment import ROOT
 from host.models import NAME
 from host.server import HostError
-from host.workflow import short_name
 
-from flexiact_core.video_files import read_video, write_preview
+from .conftest import SHOWN, UNSHOWN
+from .test_frontend import CHINESE
 
-from .test_frontend import CHINESE, check_drawing, each_workflow
-
-SHIPPED = Path(ROOT) / "flexiact_core" / "world" / "weights" / "flexiact"
-SHOWN, UNSHOWN = f"fae/{NAME}.safetensors", "fae/unshown.safetensors"
 SMALL_WORLD = "small world (built in)"
 LINE = ".flexiact-weighting p"
-
-
-@pytest.fixture(scope="module")
-def comfy(comfy):
-    """The running ComfyUI, with a preview beside each action but one."""
-    actions = comfy.base / "models" / "flexiact"
-    shutil.copyfile(actions / SHOWN, actions / UNSHOWN)
-    preview = write_preview(
-        (actions / SHOWN).with_suffix(".mp4"), read_video(comfy.base / "input" / "clip.mp4", 8) / 255, 8
-    )
-    # The user's own models come before those of the same name that the pack brings.
-    shutil.copytree(SHIPPED, actions, dirs_exist_ok=True)
-    for action in SHIPPED.rglob("*.safetensors"):
-        shutil.copyfile(preview, (actions / action.relative_to(SHIPPED)).with_suffix(".mp4"))
-    return comfy
 
 
 def show_node(frontend: Frontend, node_type: str) -> None:
@@ -302,14 +278,6 @@ def test_a_node_that_is_gone_before_its_clip_is_there_shows_nothing(frontend):
         frontend.new_graph()
     frontend.page.wait_for_timeout(2000)
     assert frontend.page.locator("video").count() == 0
-
-
-@each_workflow
-def test_the_pictures_have_room_in_the_shipped_workflows(frontend, path):
-    frontend.drop(path)
-    frontend.page.wait_for_timeout(1500)
-    frontend.shoot(f"pictures-{short_name(path)}")
-    check_drawing(frontend, json.loads(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(
