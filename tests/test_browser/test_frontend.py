@@ -142,11 +142,15 @@ def small_screen(frontend):
 
 
 @each_workflow
-def test_a_workflow_opens_by_dropping_its_file_and_its_pictures_have_room(small_screen, path):
+def test_a_workflow_fits_a_small_screen_and_its_pictures_have_room(small_screen, path):
     small_screen.drop(path)
-    small_screen.page.wait_for_timeout(500)
     small_screen.shoot(f"dropped-{short_name(path)}")
     check_drawing(small_screen, json.loads(path.read_text(encoding="utf-8")))
+    assert small_screen.scale() >= 0.6
+    if small_screen.name == "nodes2":
+        assert small_screen.cut_off() == []
+    small_screen.show_results("photo.png", "clip.mp4")
+    assert overlaps(small_screen.boxes()) == []
 
 
 def test_a_graph_can_be_read_on_a_screen_of_any_size(small_screen):
@@ -157,7 +161,7 @@ def test_a_graph_can_be_read_on_a_screen_of_any_size(small_screen):
         small_screen.open()
         small_screen.drop(QUICKSTART)
         small_screen.shoot(f"fits-{width}")
-        assert page.evaluate("() => app.canvas.ds.scale") >= 0.6
+        assert small_screen.scale() >= 0.6
         assert overlaps(small_screen.boxes()) == []
 
 
