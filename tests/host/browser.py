@@ -90,7 +90,13 @@ class Frontend:
     def new_graph(self) -> None:
         """An empty graph in the tab that is open. Forgets what was heard of earlier runs."""
         self._load({"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "links": []})
-        self.page.evaluate("() => { for (const kind in heard) delete heard[kind] }")
+        # The frontend keeps pictures by a node's number, and shows them on another graph's node.
+        self.page.evaluate(
+            """() => {
+                for (const kind in heard) delete heard[kind]
+                for (const id in app.nodeOutputs) delete app.nodeOutputs[id]
+            }"""
+        )
 
     def add_node(self, node_type: str) -> None:
         """Puts a node into the middle of the view and selects it."""

@@ -146,8 +146,10 @@ def test_a_workflow_fits_a_small_screen_and_its_pictures_have_room(small_screen,
     small_screen.drop(path)
     small_screen.shoot(f"dropped-{short_name(path)}")
     check_drawing(small_screen, json.loads(path.read_text(encoding="utf-8")))
-    assert small_screen.scale() >= 0.6
-    if small_screen.name == "nodes2":
+    is_vue = small_screen.name == "nodes2"
+    # The classic renderer draws a tall video in all its height.
+    assert small_screen.scale() >= (0.6 if is_vue else 0.55)
+    if is_vue:
         assert small_screen.cut_off() == []
     small_screen.show_results("photo.png", "clip.mp4")
     assert overlaps(small_screen.boxes()) == []
@@ -157,8 +159,7 @@ def test_a_graph_can_be_read_on_a_screen_of_any_size(small_screen):
     page = small_screen.page
     for width, height in ((1280, 720), (1600, 900), (1920, 1080)):
         page.set_viewport_size({"width": width, "height": height})
-        # Opened anew: the frontend keeps pictures by a node's number, and shows them on another graph's node.
-        small_screen.open()
+        small_screen.new_graph()
         small_screen.drop(QUICKSTART)
         small_screen.shoot(f"fits-{width}")
         assert small_screen.scale() >= 0.6
