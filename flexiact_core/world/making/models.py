@@ -84,7 +84,9 @@ def _say_nothing(transformer: CogVideoXTransformer3DModel) -> None:
 
 
 def make_posed_transformer(num_frames: int = 21) -> CogVideoXTransformer3DModel:
-    """A fresh transformer of DynamiCtrl's family, 4 layers of 4 x 32, saying nothing yet.
+    """A fresh transformer of DynamiCtrl's family, 4 layers of 8 x 32, saying nothing yet.
+
+    A token is 2 x 2 x 2 latents of 16 numbers, noisy and of the picture: 256 numbers, which have to fit into its width.
 
     Its pose norms start as the release's: a layer norm of ones, and a linear layer as torch starts it. From zero they
     hardly open.
@@ -92,7 +94,7 @@ def make_posed_transformer(num_frames: int = 21) -> CogVideoXTransformer3DModel:
     from diffusers import CogVideoXTransformer3DModel
 
     transformer = CogVideoXTransformer3DModel(
-        num_attention_heads=4,
+        num_attention_heads=8,
         num_layers=4,
         ofs_embed_dim=SMALL_TRANSFORMER["time_embed_dim"],
         sample_width=300,
