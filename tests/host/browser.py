@@ -56,7 +56,7 @@ class Frontend:
 
     def __init__(self, browser, server: ComfyServer, name: str, settings: dict):
         self.server, self.name, self.settings = server, name, settings
-        self.page = browser.new_page(viewport={"width": 1600, "height": 900})
+        self.page = browser.new_page(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
         self.page.set_default_timeout(30_000)
         self.page.route("**/*", self._stay_here)
         self.open()
@@ -65,6 +65,8 @@ class Frontend:
         """Loads the page, and waits until the graph can be worked with."""
         # Without a tutorial, and without the graph or the language of an earlier test.
         fixed = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False, "Comfy.Locale": "en"}
+        # A processor that draws has little time for anything else.
+        fixed |= {"LiteGraph.Canvas.MaximumFps": 8, "Comfy.Minimap.Visible": False}
         self.server.post("/api/settings", fixed | self.settings)
         self.page.goto(self.server.url, wait_until="domcontentloaded")
         self.page.wait_for_function(
@@ -127,9 +129,9 @@ class Frontend:
     def wait_for_graph(self, workflow: dict) -> None:
         """Waits until the graph has the workflow's nodes, drawn, and shows all of it."""
         self.page.wait_for_function("(count) => app.graph.nodes.length === count", arg=len(workflow["nodes"]))
-        self.page.wait_for_timeout(500)
+        self.page.wait_for_timeout(300)
         self.command("Comfy.Canvas.FitView")
-        self.page.wait_for_timeout(1000)
+        self.page.wait_for_timeout(500)
 
     def set_widgets(self, values: dict[str, dict]) -> None:
         """Sets widgets by node type and name, and loads the graph anew with them, as if it had been saved so."""
@@ -219,7 +221,7 @@ class Frontend:
             }""",
             [picture, video],
         )
-        self.page.wait_for_timeout(1000)
+        self.page.wait_for_timeout(700)
 
     def missing_node_types(self) -> list[str]:
         """Types of nodes in the graph that ComfyUI does not know."""

@@ -141,18 +141,23 @@ def small_screen(frontend):
     frontend.page.set_viewport_size(SCREEN)
 
 
+@nodes2_only
 @each_workflow
 def test_a_workflow_fits_a_small_screen_and_its_pictures_have_room(small_screen, path):
     small_screen.drop(path)
     small_screen.shoot(f"dropped-{short_name(path)}")
     check_drawing(small_screen, json.loads(path.read_text(encoding="utf-8")))
-    is_vue = small_screen.name == "nodes2"
-    # The classic renderer draws a tall video in all its height.
-    assert small_screen.scale() >= (0.6 if is_vue else 0.55)
-    if is_vue:
-        assert small_screen.cut_off() == []
+    assert small_screen.scale() >= 0.6
+    assert small_screen.cut_off() == []
     small_screen.show_results("photo.png", "clip.mp4")
     assert overlaps(small_screen.boxes()) == []
+
+
+@classic_only
+@each_workflow
+def test_a_workflow_opens_by_dropping_its_file(frontend, path):
+    frontend.drop(path)
+    check_drawing(frontend, json.loads(path.read_text(encoding="utf-8")))
 
 
 def test_a_graph_can_be_read_on_a_screen_of_any_size(small_screen):
