@@ -74,14 +74,16 @@ def press_more(frontend: Frontend, name: str) -> None:
 
 
 def choose(frontend: Frontend, name: str, value: str) -> None:
-    """Picks a value from a list."""
+    """Picks a file of actions from a list, where its own name comes first."""
+    folder, _, file = value.rpartition("/")
+    shown = f"{file.removesuffix('.safetensors')} - {folder}"
     page = frontend.page
     if not frontend.settings["Comfy.VueNodes.Enabled"]:
         click_widget(frontend, name, part=0.5)
-        page.locator(".litecontextmenu").get_by_text(value).click()
+        page.locator(".litecontextmenu").get_by_text(shown, exact=True).click()
         return
     page.get_by_test_id("node-widget").filter(has_text=name).get_by_role("combobox").click()
-    page.get_by_role("option", name=value).click()
+    page.get_by_role("option", name=shown, exact=True).click()
 
 
 def drag(frontend: Frontend, setting: str, right_px: int, down_px: int) -> None:
