@@ -61,6 +61,11 @@ def add_sample_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample-every", type=int, default=500, help="steps between two rounds of those videos")
 
 
+def whole_disk(path: Path) -> Path:
+    """The root of what a list may name: who runs a command may read what they name, anything on the list's disk."""
+    return Path(path.absolute().anchor)
+
+
 def use_threads(count: int) -> None:
     """Lets torch compute on the CPU with so many threads: how sums are split among them shows in their last digits."""
     import torch
@@ -143,8 +148,11 @@ class Processes:
         return report
 
     def _average(self, parameters: Sequence[Parameter]) -> None:
-        for parameter in parameters:
-            parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+        # All in one: an adapter has hundreds of small ones, and each message takes its time.
+        gradients = [parameter.grad for parameter in parameters]
+        vector_to_parameters(self.accelerator.reduce(parameters_to_vector(gradients), "mean"), gradients)
 
     @contextmanager
     def _noting_stop(self) -> Iterator[None]:

@@ -176,6 +176,11 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     return write_whole(path, lambda temporary: save_file(contiguous, temporary, metadata=dict(metadata)))
 
 
+def write_content(path: Path, content: bytes) -> Path:
+    """`path` with this content, as write_whole() writes it. Raises FileError as that does."""
+    return write_whole(path, lambda temporary: Path(temporary).write_bytes(content))
+
+
 def write_whole(path: Path, write: Callable[[str], None]) -> Path:
     """`path`, with what `write` puts into the temporary file it is given; the old file stays if that fails.
 

@@ -48,11 +48,12 @@ class SampleVideos:
 
     def draw(self, fae: FAE, step: int, folder: Path) -> Tensor:
         """Frames (T, H, W, 3) of a new sample video; those of the list are written into the folder."""
-        from ..flexiact_core.flexiact.samples import write_sample
+        from ..flexiact_core.video_files import encode_video
+        from ..flexiact_core.weight_files import write_content
 
         for picture in self.more:
             frames = self._make(fae, picture.image, picture.prompt_embeds)
-            write_sample(picture.file(folder, step), frames, self.model.base.family.fps)
+            write_content(picture.file(folder, step), encode_video(frames, self.model.base.family.fps))
         self.frames = self._make(fae, self.posterior, self.clips.encoded.prompt_embeds[:1])
         return self.frames
 

@@ -237,9 +237,7 @@ def train_fae(
     def draw_samples(state):
         return samples.draw(to_fae(state), state.steps_done, folders.samples_folder(plan.name, training.digest))
 
-    state = training.run(
-        model.transformer, needed, fit, draw_samples, samples.every, checkpointing
-    )
+    state = training.run(model.transformer, needed, fit, draw_samples, samples.every, checkpointing)
     fae = to_fae(state)
     beside = {".mp4": lambda path: save_preview(path, clips.first_video, base.family.fps)}
     if released_format:

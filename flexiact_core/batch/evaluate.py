@@ -16,7 +16,7 @@ from ..metrics.statistics import interval
 from ..metrics.tracks import Tracks, track_points
 from ..plots import draw_intervals
 from ..video_files import read_video
-from ..weight_files import write_whole
+from ..weight_files import write_content
 from .jobs import Job
 
 # Of each video: a row in the CSV file, and from these the tables.
@@ -134,7 +134,7 @@ def _tracked(frames: Tensor) -> Tracks | str:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    return write_whole(path, lambda temporary: Path(temporary).write_bytes(content))
+    return write_content(path, content)
 
 
 def _as_png(picture: Tensor) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
-from ..weight_files import write_whole
+from ..weight_files import write_content
 from .jobs import Job
 
 FILE = "manifest.jsonl"
@@ -35,7 +35,7 @@ class Manifest:
         whole, _, torn = text.rpartition(b"\n")
         self.records = [_read(self.path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
         if torn:
-            write_whole(self.path, lambda temporary: Path(temporary).write_bytes(whole + b"\n" * bool(whole)))
+            write_content(self.path, whole + b"\n" * bool(whole))
 
     @property
     def done(self) -> Mapping[str, dict[str, Any]]:
@@ -46,7 +46,7 @@ class Manifest:
     def save(self, job: Job, content: bytes, seconds: float, made_with: str) -> Path:
         """Writes a job's file, whole, and after it its line. Raises FileError if the disk is full."""
         # Written where few files are: what writing whole looks for among its neighbours would grow with the batch.
-        part = write_whole(self.folder / PARTS / job.file_name, lambda temporary: Path(temporary).write_bytes(content))
+        part = write_content(self.folder / PARTS / job.file_name, content)
         path = part.replace(self.folder / job.file_name)
         self._add(job, {"file": job.file_name, "seconds": round(seconds, 3), "made_with": made_with})
         return path

@@ -15,7 +15,7 @@ from ..clip_lists import ListedClip, find_listed, read_clip_list, read_rows
 from ..file_lists import walk_files
 from ..training_files import plain_name
 from ..video_files import encode_video
-from ..weight_files import write_whole
+from ..weight_files import write_content
 
 # Of crop.csv.
 COLUMNS = ("video_path", "start_frame", "end_frame", "fps", "mask_id", "caption")
@@ -71,13 +71,13 @@ def write_released_action(root: Path, kind: str, name: str, videos: Sequence[Ten
     for number in itertools.count(1):
         action = plain_name(name) if number == 1 else f"{plain_name(name)}_{number}"
         files = _lay_out(root, kind, action, encoded, [len(frames) for frames in videos], fps, caption)
-        folder, place = (next(reversed(files)).parent, next(iter(files)).parent)
+        folder, place = next(reversed(files)).parent, next(iter(files)).parent
         if all(file.is_file() and file.read_bytes() == content for file, content in files.items()):
             return folder
         if not folder.exists() and not place.exists():
             break
     for file, content in files.items():
-        write_whole(file, lambda temporary, content=content: Path(temporary).write_bytes(content))
+        write_content(file, content)
     return folder
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..training import StopTraining
-from ..weight_files import write_whole
+from ..video_files import encode_video
+from ..weight_files import write_content
 from .bias import own_bias
 from .released import read_targets
 from .transfer import transfer_action
@@ -40,14 +41,6 @@ class SamplePicture:
     def file(self, folder: Path, step: int) -> Path:
         """Where its video after so many steps lies."""
         return Path(folder) / f"step_{step:06d}" / f"{self.number:02d}_{self.name}.mp4"
-
-
-def write_sample(path: Path, frames: Tensor, fps: int) -> Path:
-    """The .mp4 of frames (T, H, W, 3) in 0..1, written whole. Raises FileError if it cannot be."""
-    from ..video_files import encode_video
-
-    content = encode_video(frames, fps)
-    return write_whole(path, lambda temporary: Path(temporary).write_bytes(content))
 
 
 class SampleVideos:
@@ -81,12 +74,13 @@ class SampleVideos:
 
         Raises as above, and SettingError if a setting is out of range.
         """
+        from ..command_line import whole_disk
+
         if settings.validation is None:
             return None
         if settings.sample_every < 1:
             raise SettingError(f"--sample-every {settings.sample_every}: at least 1 is needed.")
-        # Who runs this may read what they name: anything on this disk.
-        targets = read_targets(settings.validation, root=Path(settings.validation.absolute().anchor))
+        targets = read_targets(settings.validation, root=whole_disk(settings.validation))
         return cls(
             base, targets, settings.output.with_suffix(".samples"), processes.device, seed=settings.seed,
             shard=processes.shard, should_stop=lambda: processes.asked_to_stop,
@@ -105,7 +99,9 @@ class SampleVideos:
         """The files of all videos after so many steps; `learned` is faes and adapters of transfer_action()."""
         try:
             return [
-                write_sample(picture.file(self.folder, step), self._make(picture, learned), self.base.family.fps)
+                write_content(
+                    picture.file(self.folder, step), encode_video(self._make(picture, learned), self.base.family.fps)
+                )
                 for picture in self.pictures
             ]
         except StopTraining:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..command_line import Processes, add_frozen_settings, add_sample_settings, training_parser
+from ..command_line import Processes, add_frozen_settings, add_sample_settings, training_parser, whole_disk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,8 +90,7 @@ def read_clips(settings: argparse.Namespace, base: CogVideoXI2V) -> tuple[list[T
 
     if settings.data.suffix.lower() != ".csv":
         return cut(settings.data, settings.start, settings.duration, settings.crops), [settings.caption]
-    # Who runs this may read what they name: anything on this disk.
-    listed = read_clip_list(settings.data, root=Path(settings.data.absolute().anchor))
+    listed = read_clip_list(settings.data, root=whole_disk(settings.data))
     videos = [video for clip in listed for video in cut(clip.path, clip.start, clip.duration, 1)]
     return videos, [clip.caption for clip in listed]
 

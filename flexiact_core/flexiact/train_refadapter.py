@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..command_line import Processes, add_adapter_settings, add_sample_settings, training_parser
+from ..command_line import Processes, add_adapter_settings, add_sample_settings, training_parser, whole_disk
 
 if TYPE_CHECKING:
     from ..clip_lists import ListedClip
@@ -46,8 +46,7 @@ def train(settings: argparse.Namespace) -> Path:
     from .samples import SampleVideos
 
     processes = Processes()
-    # Who runs this may read what they name: anything on this disk.
-    clips = read_clip_list(settings.data, root=Path(settings.data.absolute().anchor))
+    clips = read_clip_list(settings.data, root=whole_disk(settings.data))
     base = load_base(settings.base, settings.base, getattr(torch, settings.dtype))
     about = {"base": base_signature(base.transformer)}
     with processes.one_first():

@@ -23,14 +23,23 @@ from ..poses.sequence import PoseSequence
 from ..video import to_frames, to_model_pixels
 from . import shipped
 from .actor_render import POSE_LOOK, draw_actor_poses, render_actor
-from .actors import HELD_OUT_CLOTHES, NUM_FRAMES, Actor, Performance, act_out, actor_caption, poses_of, sample_actor
+from .actors import (
+    FIRST_HELD_OUT,
+    HELD_OUT_CLOTHES,
+    NUM_FRAMES,
+    Actor,
+    Performance,
+    act_out,
+    actor_caption,
+    poses_of,
+    sample_actor,
+)
 
 if TYPE_CHECKING:
     from ..flexiact.fae import FAE
 
 CPU = torch.device("cpu")
 STEPS = 25
-FIRST_HELD_OUT = 5_000_000
 # Poses of a whole course, of which a clip shows the first: the pace of the world.
 COURSE_FRAMES = 37
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ EDGE_PX = 4.6
 POSE_LOOK = Look(stroke=88.0)
 WAVE_CONTRAST = 0.055
 FLOOR_SHADE = 0.86
+# How far behind the soles the floor ends.
+FLOOR_RISE_PX = 5.0
 
 # What is drawn: from one joint to the other (names, or the middle of two), radius in px, whose colour, its share of
 # light, and how much nearer than its joints it lies, px.
@@ -34,9 +38,18 @@ PARTS: tuple[tuple[str, str, float, str, float, float], ...] = (
 def render_actor(actor: Actor, performance: Performance) -> Tensor:
     """The clip of an actor's performance: (T, 64, 64, 3) float32 in 0..1."""
     ground = render_ground(actor, performance.pan)
-    shares = cover_of_parts(joints_px(actor, performance))
-    painted = torch.einsum("tphw,pc->thwc", shares, colours_of(actor))
-    return ground * (1 - shares.sum(1))[..., None] + painted
+    return paint(ground, cover_of_parts(joints_px(actor, performance)), colours_of(actor))
+
+
+def paint(ground: Tensor, shares: Tensor, colours: Tensor) -> Tensor:
+    """Parts that cover shares (T, P, 64, 64) of the pixels, in their colours (P, 3), before a ground that broadcasts to
+    (T, 64, 64, 3)."""
+    return ground * (1 - shares.sum(1))[..., None] + torch.einsum("tphw,pc->thwc", shares, colours)
+
+
+def floor_below(edge: float | Tensor) -> Tensor:
+    """How much of each row of pixels is floor, 0..1, whose far edge lies `edge` px below the top: (..., 64)."""
+    return (0.5 + (torch.arange(FRAME_PX) + 0.5 - edge) / EDGE_PX).clamp(0, 1)
 
 
 def render_ground(actor: Actor, pan: Tensor) -> Tensor:
@@ -44,14 +57,14 @@ def render_ground(actor: Actor, pan: Tensor) -> Tensor:
     centres = torch.arange(FRAME_PX) + 0.5
     x, y = centres[None, None, :] + pan[:, None, None], centres[None, :, None]
     wave = sum(torch.sin(2 * torch.pi * (u * x + v * y + phase)) for u, v, phase in actor.waves)
-    floor = (0.5 + (centres - (actor.ground - 5.0)) / EDGE_PX).clamp(0, 1)[None, :, None, None]
+    floor = floor_below(actor.ground - FLOOR_RISE_PX)[None, :, None, None]
     tone = torch.tensor(TONES[actor.tone]) * (1 - (1 - FLOOR_SHADE) * floor)
     return tone + WAVE_CONTRAST * wave[..., None]
 
 
-def colours_of(actor: Actor) -> Tensor:
-    """The colour of each of PARTS, (P, 3) in 0..1."""
-    own = {"shirt": SHIRTS[actor.shirt], "trousers": TROUSERS[actor.trousers], "skin": SKINS[actor.skin]} | MARKERS
+def colours_of(actor: Actor, ends: Mapping[str, Sequence[float]] = MARKERS) -> Tensor:
+    """The colour of each of PARTS, (P, 3) in 0..1; `ends` are those of hands and feet, by joint."""
+    own = {"shirt": SHIRTS[actor.shirt], "trousers": TROUSERS[actor.trousers], "skin": SKINS[actor.skin]} | dict(ends)
     return torch.tensor([[channel * light for channel in own[name]] for _, _, _, name, light, _ in PARTS])
 
 

@@ -57,6 +57,8 @@ VERBS: dict[str, str] = {
 CAMERAS: dict[str, float] = {"right": 1.0, "left": -1.0}
 
 HELD_OUT_CLOTHES = (("white", "denim"), ("navy", "olive"), ("green", "black"), ("purple", "olive"))
+# Seeds from here on are of people that no training draws.
+FIRST_HELD_OUT = 5_000_000
 TRAINED_CLOTHES = tuple((s, t) for s in SHIRTS for t in TROUSERS if (s, t) not in HELD_OUT_CLOTHES)
 
 
@@ -125,10 +127,20 @@ def act_out(
     return Performance(postures, pan_of(camera, frames))
 
 
+def other_action(action: str) -> str:
+    """Another of figures.ACTIONS: some places further on in the list."""
+    names = list(ACTIONS)
+    return names[(names.index(action) + 4) % len(names)]
+
+
+def settle(frames: int) -> Tensor:
+    """A course (T,) from 0 to 1 that begins and ends at rest."""
+    return 0.5 - 0.5 * torch.cos(torch.pi * torch.linspace(0, 1, frames))
+
+
 def pan_of(camera: str | None, frames: int = NUM_FRAMES) -> Tensor:
     """How far the camera has moved to the right in each frame, px (T,)."""
-    settle = 0.5 - 0.5 * torch.cos(torch.pi * torch.linspace(0, 1, frames))
-    return settle * PAN_PX * (CAMERAS[camera] if camera else 0.0)
+    return settle(frames) * PAN_PX * (CAMERAS[camera] if camera else 0.0)
 
 
 def joints_px(actor: Actor, performance: Performance) -> Tensor:

@@ -18,7 +18,7 @@ from ..amg.pictures import decode_latents, draw_latents, encode_frames
 from ..amg.sampling import sample_avatar_video
 from ..amg.text import encode_prompt
 from . import shipped
-from .actors import HELD_OUT_CLOTHES
+from .actors import FIRST_HELD_OUT, HELD_OUT_CLOTHES, other_action
 from .takes import CAMERAS, SCENES, Take, by_camera, film, sample_take
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 STEPS, CFG = 20, 1.5
-FIRST_HELD_OUT = 5_000_000
 # Another camera, which moves along another way.
 OTHER_CAMERA = {"right": "left", "left": "in", "in": "right", "out": "left", "around": "out"}
 
@@ -46,9 +45,7 @@ class TakeCase:
 
     def other_motion(self) -> Take:
         """The same person doing another action before the same camera."""
-        names = list(ACTIONS)
-        other = names[(names.index(self.action) + 4) % len(names)]
-        return replace(self.take, shot=film(other, self.camera))
+        return replace(self.take, shot=film(other_action(self.action), self.camera))
 
     def other_scene(self) -> str:
         """The name of another scene."""

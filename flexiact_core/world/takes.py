@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from ..act_vae.figures import ACTIONS, joints_of, postures_of
-from .actor_render import EDGE_PX, FLOOR_SHADE, PARTS, cover_of_parts
-from .actors import FRAME_PX, SHIRTS, SKINS, TRAINED_CLOTHES, TROUSERS, Actor, sample_actor, sample_performance
+from .actor_render import FLOOR_RISE_PX, FLOOR_SHADE, PARTS, colours_of, cover_of_parts, floor_below, paint
+from .actors import SHIRTS, SKINS, TRAINED_CLOTHES, TROUSERS, Actor, sample_actor, sample_performance, settle
 
 TAKE_FRAMES = 8
 # Where the camera looks when it does not pan, px; it zooms about that place.
 CENTRE_X, CENTRE_Y = 32.0, 38.0
-FLOOR_RISE_PX = 5.0
 
 SCENES: dict[str, tuple[float, float, float]] = {
     "sky": (0.58, 0.76, 0.93),
@@ -98,8 +97,7 @@ def moments_of(take: Take, moments: Sequence[int]) -> Take:
 
 
 def _between(begin: float, end: float) -> Tensor:
-    settle = 0.5 - 0.5 * torch.cos(torch.pi * torch.linspace(0, 1, TAKE_FRAMES))
-    return begin + (end - begin) * settle
+    return begin + (end - begin) * settle(TAKE_FRAMES)
 
 
 def seen_joints(take: Take) -> Tensor:
@@ -132,25 +130,18 @@ def render_avatar(take: Take) -> Tensor:
 
 def render_take(take: Take) -> Tensor:
     """The dressed person in the scene: (T, 64, 64, 3) float32 in 0..1."""
-    shares = cover(take)
-    painted = torch.einsum("tphw,pc->thwc", shares, dress(take.actor))
-    return _ground(take) * (1 - shares.sum(1))[..., None] + painted
+    return paint(_ground(take), cover(take), dress(take.actor))
 
 
 def dress(actor: Actor) -> Tensor:
     """The colour of each of PARTS, (P, 3) in 0..1; hands are bare, shoes dark."""
     skin = SKINS[actor.skin]
-    own = {"shirt": SHIRTS[actor.shirt], "trousers": TROUSERS[actor.trousers], "skin": skin}
-    own |= {f"{side}_wrist": skin for side in ("left", "right")} | {
-        f"{side}_ankle": SHOES for side in ("left", "right")
-    }
-    return torch.tensor([[channel * part[4] for channel in own[part[3]]] for part in PARTS])
+    return colours_of(actor, {"left_wrist": skin, "right_wrist": skin, "left_ankle": SHOES, "right_ankle": SHOES})
 
 
 def _ground(take: Take) -> Tensor:
     edge = CENTRE_Y + (take.actor.ground - FLOOR_RISE_PX - CENTRE_Y) * take.shot.zoom
-    floor = (0.5 + (torch.arange(FRAME_PX) + 0.5 - edge[:, None]) / EDGE_PX).clamp(0, 1)
-    return torch.tensor(SCENES[take.scene]) * (1 - (1 - FLOOR_SHADE) * floor)[..., None, None]
+    return torch.tensor(SCENES[take.scene]) * (1 - (1 - FLOOR_SHADE) * floor_below(edge[:, None]))[..., None, None]
 
 
 def take_caption(take: Take, scene: str | None = None) -> str:

@@ -18,6 +18,7 @@ NO_CHROMIUM = (
     "There is no Chromium on this machine. Install one (Debian, Ubuntu: apt-get install chromium), "
     "or set CHROMIUM to the path of one."
 )
+SCREEN = {"width": 1600, "height": 900}
 SCREENSHOTS = Path(CACHE) / "screenshots"
 EVENTS = (
     "execution_start",
@@ -56,7 +57,7 @@ class Frontend:
 
     def __init__(self, browser, server: ComfyServer, name: str, settings: dict):
         self.server, self.name, self.settings = server, name, settings
-        self.page = browser.new_page(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
+        self.page = browser.new_page(viewport=SCREEN, reduced_motion="reduce")
         self.page.set_default_timeout(30_000)
         self.page.route("**/*", self._stay_here)
         self.open()

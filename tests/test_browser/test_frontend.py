@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from host.browser import Frontend
+from host.browser import SCREEN, Frontend
 from host.environment import ROOT
 from host.models import NAME
 from host.workflow import blueprint_to_prompt, find_workflow, short_name
@@ -130,7 +130,7 @@ def test_workflows_open_from_templates_with_their_thumbnails(frontend):
     check_drawing(frontend, workflow)
 
 
-SMALL_SCREEN, SCREEN = {"width": 1280, "height": 720}, {"width": 1600, "height": 900}
+SMALL_SCREEN = {"width": 1280, "height": 720}
 
 
 @pytest.fixture

@@ -6,20 +6,15 @@ actors.md, and the records of each row, into a folder. Rows that are there are k
 
 from __future__ import annotations
 
-import argparse
-import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ...metrics.statistics import interval
-from .. import shipped
 from ..actor_cases import (
     ActorCase,
     draw_predicted,
@@ -33,22 +28,21 @@ from ..actor_cases import (
 )
 from ..actor_measure import measure_actor
 from ..actor_render import draw_actor_poses, render_actor
-from ..actors import CAMERAS, NUM_FRAMES, PAN_PX, Performance, act_out, actor_caption
+from ..actors import CAMERAS, NUM_FRAMES, PAN_PX, Performance, act_out, actor_caption, other_action
 from .actor_action import CAMERA, learn_camera
-from .hogwild import faster_format
-from .table import read_results, write_records
+from .table import begin, fill_rows, interval_table, read_results, table_parser
 
 if TYPE_CHECKING:
     from ...act_vae.loading import ACTVAE
     from ...cogvideox.model import CogVideoXI2V
     from ...flexiact.fae import FAE
 
-log = logging.getLogger(__name__)
+VALUES = {
+    "follow": "joints near", "nearest": "nearest action", "limbs": "limbs' slope", "pan": "camera's slope",
+}  # fmt: skip
 
-VALUES = ("follow", "nearest", "limbs", "pan")
 
-
-@dataclass
+@dataclass(eq=False)
 class Bench:
     """What the rows are made with; each part is made when a row first asks for it."""
 
@@ -79,11 +73,8 @@ class Bench:
 
 
 def other_word(case: ActorCase) -> str:
-    """Another action than the case's: some places further on in the list."""
-    from ...act_vae.figures import ACTIONS
-
-    names = list(ACTIONS)
-    return names[(names.index(case.action) + 4) % len(names)]
+    """Another action than the case's."""
+    return other_action(case.action)
 
 
 def other(case: ActorCase) -> Performance:
@@ -91,6 +82,7 @@ def other(case: ActorCase) -> Performance:
     return act_out(other_word(case))
 
 
+@cache  # two rows measure them
 def follow_other(bench: Bench) -> Tensor:
     """Videos that another clip's poses drive."""
     return bench.make(lambda case: draw_actor_poses(case.actor, other(case)))
@@ -155,37 +147,19 @@ def run_row(bench: Bench, name: str) -> list[dict]:
 
 def make_actor_table(results: dict[str, list[dict]]) -> str:
     """The results as markdown, a row for each way, with 95 % intervals over people."""
-    lines = ["| | videos | joints near | nearest action | limbs' slope | camera's slope |", "|" + "---|" * 6]
-    for name, records in results.items():
-        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*interval(records, value)) for value in VALUES]
-        lines.append(f"| {ROWS[name][0]} | {len(records)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return interval_table(results, lambda name: ROWS[name][0], VALUES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the rows asked for and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS)
-    parser.add_argument("--out", type=Path, default=Path("evaluation_actors"))
-    parser.add_argument("--rows", default=",".join(ROWS), help="comma separated: " + ", ".join(ROWS))
+    parser = table_parser(__doc__, "evaluation_actors", ROWS)
     parser.add_argument("--people", type=int, default=4, help="for each action")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="what this machine is faster in, if not said")
-    parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(chosen.threads)
-    base = load_actors(chosen.weights, getattr(torch, chosen.dtype) if chosen.dtype else faster_format())
+    base = load_actors(chosen.weights, begin(chosen))
     bench = Bench(base, make_actor_cases(chosen.people), chosen.weights)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    for name in chosen.rows.split(","):
-        stored, started = chosen.out / f"{name}.json", time.monotonic()
-        if not stored.exists():
-            records = run_row(bench, name)
-            write_records(stored, records)
-            log.info("%s: %.0f s", name, time.monotonic() - started)
-    table = make_actor_table(read_results(chosen.out, ROWS))
-    (chosen.out / "actors.md").write_text(table)
-    log.info("%s\n%s", chosen.out / "actors.md", table)
+    fill_rows(
+        chosen, lambda name: run_row(bench, name), lambda: make_actor_table(read_results(chosen.out, ROWS)), "actors.md"
+    )
 
 
 if __name__ == "__main__":

@@ -7,31 +7,26 @@ records of each row, and a sheet of pictures, into a folder. Rows that are there
 from __future__ import annotations
 
 import argparse
-import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ...metrics.statistics import interval
 from ...plots import tile_videos
-from .. import shipped
 from ..take_cases import CFG, STEPS, TakeCase, film_takes, load_small_amg, make_take_cases, takes_through_vae
 from ..take_measure import measure_take
 from ..takes import Take, render_avatar, render_take, take_caption
-from .hogwild import faster_format
-from .table import read_results, write_records
+from .table import begin, fill_rows, interval_table, read_results, table_parser
 
 if TYPE_CHECKING:
     from ...amg.model import AMG
 
-log = logging.getLogger(__name__)
-
-VALUES = ("overlap", "camera", "scene")
+VALUES = {
+    "overlap": "outline's overlap", "camera": "another camera's outline overlaps less by", "scene": "scene named right",
+}  # fmt: skip
 SHEET_CASES = 8
 
 
@@ -64,8 +59,15 @@ def _named(case: TakeCase) -> str:
     return case.take.scene
 
 
+# Two rows measure what each of these makes.
+@cache
 def _by_motion(bench: Bench) -> Tensor:
     return bench.make(lambda case: render_avatar(case.other_motion()), _named)
+
+
+@cache
+def _by_scene(bench: Bench) -> Tensor:
+    return bench.make(_avatar, TakeCase.other_scene)
 
 
 Truth = Callable[[TakeCase], Take]
@@ -87,18 +89,8 @@ ROWS: dict[str, tuple[str, Truth, Scene, Callable[[Bench], Tensor]]] = {
         _named,
         lambda b: b.make(lambda case: torch.zeros_like(_avatar(case)), _named),
     ),
-    "other_scene": (
-        "another scene's word, against that scene",
-        _own,
-        TakeCase.other_scene,
-        lambda b: b.make(_avatar, TakeCase.other_scene),
-    ),
-    "wrong_scene": (
-        "another scene's word, against the case's own",
-        _own,
-        _named,
-        lambda b: b.make(_avatar, TakeCase.other_scene),
-    ),
+    "other_scene": ("another scene's word, against that scene", _own, TakeCase.other_scene, _by_scene),
+    "wrong_scene": ("another scene's word, against the case's own", _own, _named, _by_scene),
     "vae": (
         "the true video through the VAE",
         _own,
@@ -129,12 +121,7 @@ def run_row(bench: Bench, name: str) -> tuple[list[dict], Tensor]:
 
 def make_amg_table(results: dict[str, list[dict]]) -> str:
     """The results as markdown, a row for each way, with 95 % intervals over people."""
-    head = ["", "videos", "outline's overlap", "another camera's outline overlaps less by", "scene named right"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, records in results.items():
-        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*interval(records, value)) for value in VALUES]
-        lines.append(f"| {ROWS[name][0]} | {len(records)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return interval_table(results, lambda name: ROWS[name][0], VALUES)
 
 
 def draw_sheet(cases: Sequence[TakeCase], videos: Tensor) -> Tensor:
@@ -147,15 +134,10 @@ def draw_sheet(cases: Sequence[TakeCase], videos: Tensor) -> Tensor:
 
 def make_parser() -> argparse.ArgumentParser:
     """The settings that the command takes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS)
-    parser.add_argument("--out", type=Path, default=Path("evaluation_amg"))
-    parser.add_argument("--rows", default=",".join(ROWS), help="comma separated: " + ", ".join(ROWS))
+    parser = table_parser(__doc__, "evaluation_amg", ROWS)
     parser.add_argument("--cases", type=int, default=45)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--cfg", type=float, default=CFG)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="what this machine is faster in, if not said")
-    parser.add_argument("--threads", type=int, default=1)
     return parser
 
 
@@ -164,22 +146,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from torchvision.io import write_png
 
     chosen = make_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(chosen.threads)
-    amg = load_small_amg(chosen.weights, getattr(torch, chosen.dtype) if chosen.dtype else faster_format())
+    amg = load_small_amg(chosen.weights, begin(chosen))
     bench = Bench(amg, make_take_cases(chosen.cases), chosen.steps, chosen.cfg)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    for name in chosen.rows.split(","):
-        stored, started = chosen.out / f"{name}.json", time.monotonic()
-        if not stored.exists():
-            records, videos = run_row(bench, name)
-            sheet = draw_sheet(bench.cases, videos)
-            write_png((sheet * 255).round().byte().permute(2, 0, 1).contiguous(), str(chosen.out / f"{name}.png"))
-            write_records(stored, records)
-            log.info("%s: %.0f s", name, time.monotonic() - started)
-    table = make_amg_table(read_results(chosen.out, ROWS))
-    (chosen.out / "amg.md").write_text(table)
-    log.info("%s\n%s", chosen.out / "amg.md", table)
+
+    def run(name: str) -> list[dict]:
+        records, videos = run_row(bench, name)
+        sheet = draw_sheet(bench.cases, videos)
+        write_png((sheet * 255).round().byte().permute(2, 0, 1).contiguous(), str(chosen.out / f"{name}.png"))
+        return records
+
+    fill_rows(chosen, run, lambda: make_amg_table(read_results(chosen.out, ROWS)), "amg.md")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from ...amg.pictures import decode_latents, draw_latents, encode_frames
 from ...amg.sampling import NUM_TIMESTEPS, make_scheduler
 from ...amg.text import tokenize
 from ...metrics.video import psnr_db
+from ..actors import FIRST_HELD_OUT
 from ..takes import moments_of, render_avatar, render_take, sample_take, take_caption, take_mask, take_vocabulary
 from .amg_models import TEXT_TOKENS, make_amg_text_encoder, make_amg_tokenizer, make_amg_unet, make_amg_vae
-from .base_training import encode_data
+from .base_training import EncodedTask, encode_data
 from .vae_training import reconstruction_loss
 
 if TYPE_CHECKING:
@@ -25,11 +26,9 @@ CPU = torch.device("cpu")
 PERSON_WEIGHT = 5.0
 VAE_BATCH = 16
 AVATAR_SHARE = 0.4
-BATCH_SIZE = 16
 NO_CAPTION = 0.1
 # The error of the noise says little of the video where there is hardly anything but noise; there it counts more.
 MOST_WEIGHT = 8.0
-FIRST_HELD_OUT = 5_000_000
 
 
 class AMGVAETask:
@@ -113,25 +112,21 @@ def _tokens(caption: str) -> Tensor:
     return tokenize(make_amg_tokenizer(), caption, TEXT_TOKENS)
 
 
-class AMGTask:
+class AMGTask(EncodedTask):
     """The noise in takes, as the release predicts it, from their avatars and captions; `hogwild.Task`."""
-
-    def __init__(self, data_folder: Path, scaling_factor: float, batch_size: int = BATCH_SIZE):
-        self.data_folder, self.scaling_factor, self.batch_size = data_folder, scaling_factor, batch_size
 
     def make_module(self) -> torch.nn.Module:
         torch.manual_seed(0)
         return torch.nn.ModuleDict({"unet": make_amg_unet(), "text_encoder": make_amg_text_encoder()})
 
     def prepare(self, device: str) -> None:
-        parts = [torch.load(path, weights_only=True) for path in sorted(self.data_folder.glob("part_*.pt"))]
-        self.data = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        self.empty, self.device, self.scheduler = _tokens(""), device, make_scheduler()
+        super().prepare(device)
+        self.empty, self.scheduler = _tokens(""), make_scheduler()
 
     def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> Tensor:
-        rows = torch.randint(len(self.data["said"]), (self.batch_size,), generator=generator)
+        rows = self._rows(generator)
         video, avatar = (self._draw(name, rows, generator) for name in ("video", "avatar"))
-        untold = torch.rand(self.batch_size, generator=generator) < NO_CAPTION
+        untold = self._uniform(generator) < NO_CAPTION
         tokens = torch.where(untold[:, None], self.empty, self.data["said"][rows]).to(self.device)
         timesteps = torch.randint(NUM_TIMESTEPS, (self.batch_size,), generator=generator)
         noise = torch.randn(video.shape, generator=generator)

@@ -136,11 +136,8 @@ def moving_weight(video: torch.Tensor) -> torch.Tensor:
     return weight / weight.mean()
 
 
-class ClipTask:
-    """What trainings on encoded clips share: the data, which may still be growing, and v-prediction; half a
-    `hogwild.Task`. words are those of the captions."""
-
-    words: tuple[str, ...] = vocabulary()
+class EncodedTask:
+    """What trainings on clips encoded once share: the data, which may still be growing; part of a `hogwild.Task`."""
 
     def __init__(self, data_folder: Path, scaling_factor: float, batch_size: int = BATCH_SIZE):
         self.data_folder = data_folder
@@ -150,10 +147,6 @@ class ClipTask:
     def prepare(self, device: str) -> None:
         self.num_parts, self.calls, self.device = 0, 0, device
         self._read_parts()
-        self.empty = tokenize(make_tokenizer(self.words), [""])
-        scheduler = make_scheduler()
-        self.sqrt_abar = scheduler.alphas_cumprod.sqrt().to(device)
-        self.sqrt_rest = (1.0 - scheduler.alphas_cumprod).sqrt().to(device)
 
     def _read_parts(self) -> None:
         paths = sorted(self.data_folder.glob("part_*.pt"))
@@ -168,10 +161,23 @@ class ClipTask:
         if self.calls % 100 == 0:
             # Another process may still be encoding.
             self._read_parts()
-        return torch.randint(len(self.data["video_mean"]), (self.batch_size,), generator=generator)
+        return torch.randint(len(next(iter(self.data.values()))), (self.batch_size,), generator=generator)
 
     def _uniform(self, generator: torch.Generator) -> torch.Tensor:
         return torch.rand(self.batch_size, generator=generator)
+
+
+class ClipTask(EncodedTask):
+    """What the trainings of CogVideoX share beside that: v-prediction. words are those of the captions."""
+
+    words: tuple[str, ...] = vocabulary()
+
+    def prepare(self, device: str) -> None:
+        super().prepare(device)
+        self.empty = tokenize(make_tokenizer(self.words), [""])
+        scheduler = make_scheduler()
+        self.sqrt_abar = scheduler.alphas_cumprod.sqrt().to(device)
+        self.sqrt_rest = (1.0 - scheduler.alphas_cumprod).sqrt().to(device)
 
     def _draw(self, name: str, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Scaled latents of some clips, drawn from their posteriors."""

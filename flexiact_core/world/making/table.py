@@ -12,7 +12,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,31 +119,62 @@ def make_table(results: dict[str, list[dict]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the rows asked for and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS)
-    parser.add_argument("--out", type=Path, default=Path("evaluation"))
-    parser.add_argument("--rows", default=",".join(SETTINGS), help="comma separated: " + ", ".join(SETTINGS))
+    parser = table_parser(__doc__, "evaluation", SETTINGS)
     parser.add_argument("--actions", default=",".join(ACTIONS))
     parser.add_argument("--targets", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=1)
+    chosen = parser.parse_args(arguments)
+    world = load_world(chosen.weights, begin(chosen))
+
+    def run(key: str) -> list[dict]:
+        records = run_setting(world, SETTINGS[key], chosen.actions.split(","), chosen.targets, chosen.seeds)
+        accuracy, slope = (np.mean([record[name] for record in records]) for name in ("accuracy", "slope"))
+        log.info("%s: accuracy %.3f slope %.3f", key, accuracy, slope)
+        return records
+
+    fill_rows(chosen, run, lambda: make_table(read_results(chosen.out, SETTINGS)), "evaluation.md")
+
+
+def table_parser(description: str, out: str, rows: Iterable[str]) -> argparse.ArgumentParser:
+    """A parser of the settings that all tables' commands take; `out` is the folder they write if none is said."""
+    rows = list(rows)
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS)
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--rows", default=",".join(rows), help="comma separated: " + ", ".join(rows))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="what this machine is faster in, if not said")
     parser.add_argument("--threads", type=int, default=1)
-    chosen = parser.parse_args(arguments)
+    return parser
+
+
+def begin(chosen: argparse.Namespace) -> torch.dtype:
+    """Sets up a table's process, and gives the number format that models are to be loaded in."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(chosen.threads)
-    world = load_world(chosen.weights, getattr(torch, chosen.dtype) if chosen.dtype else faster_format())
+    return getattr(torch, chosen.dtype) if chosen.dtype else faster_format()
+
+
+def fill_rows(chosen: argparse.Namespace, run: Callable[[str], list[dict]], make: Callable[[], str], name: str) -> None:
+    """Measures the rows asked for that are not in the folder yet, and writes the table, after each, into `name`."""
     chosen.out.mkdir(parents=True, exist_ok=True)
     for key in chosen.rows.split(",") if chosen.rows else ():
-        stored = chosen.out / f"{key}.json"
-        if stored.exists():
-            continue
-        started = time.monotonic()
-        records = run_setting(world, SETTINGS[key], chosen.actions.split(","), chosen.targets, chosen.seeds)
-        write_records(stored, records)
-        accuracy, slope = (np.mean([record[name] for record in records]) for name in ("accuracy", "slope"))
-        log.info("%s: accuracy %.3f slope %.3f, %.0f s", key, accuracy, slope, time.monotonic() - started)
-        (chosen.out / "evaluation.md").write_text(make_table(read_results(chosen.out, SETTINGS)))
-    log.info("%s\n%s", chosen.out / "evaluation.md", make_table(read_results(chosen.out, SETTINGS)))
+        stored, started = chosen.out / f"{key}.json", time.monotonic()
+        if not stored.exists():
+            write_records(stored, run(key))
+            log.info("%s: %.0f s", key, time.monotonic() - started)
+            (chosen.out / name).write_text(make())
+    text = make()
+    (chosen.out / name).write_text(text)
+    log.info("%s\n%s", chosen.out / name, text)
+
+
+def interval_table(results: dict[str, list[dict]], label: Callable[[str], str], values: Mapping[str, str]) -> str:
+    """The results as markdown, a row for each way, with 95 % intervals over targets; values are titles by name."""
+    lines = [f"| | videos | {' | '.join(values.values())} |", "|" + "---|" * (2 + len(values))]
+    for name, records in results.items():
+        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*interval(records, value)) for value in values]
+        lines.append(f"| {label(name)} | {len(records)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def write_records(file: Path, records: Sequence[dict]) -> None:
