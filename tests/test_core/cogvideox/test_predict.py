@@ -1,5 +1,4 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import torch
 
@@ -32,10 +31,8 @@ def test_a_family_with_an_ofs_is_told_it_and_the_prompts_dtype_is_computed_in(go
         asked.update(inputs)
         return inputs["hidden_states"][:, :, :4]
 
-    # A module that shares gradients between processes holds the transformer inside.
-    held = SimpleNamespace(module=golden.transformer)
     latents = torch.zeros(1, 3, 4, 8, 12)
-    predict = make_predict(held, latents.shape, CPU, call)
+    predict = make_predict(golden.transformer, latents.shape, CPU, call)
     velocity = predict(
         latents, latents, torch.zeros(1, 6, 8, dtype=torch.bfloat16), torch.tensor([5]), {"kernel": None}
     )
