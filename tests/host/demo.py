@@ -104,15 +104,14 @@ def _saved(server: ComfyServer, prompt: dict, run) -> dict[str, Path]:
 def _write_sheet(prompt: dict, reference: Path, video: Path, sheet: Path) -> Path:
     from PIL import ImageOps
 
-    sampler = next(node["inputs"] for node in prompt.values() if node["class_type"] == "FlexiActSampler")
-    frames, wanted = read_frames(video), sampler["num_frames"]
-    size = (sampler["width"], sampler["height"])
-    if len(frames) != wanted or frames[0].size != size:
+    clip, target, frames = read_frames(reference), _target(prompt), read_frames(video)
+    size = target.size
+    if len(frames) != len(clip) or frames[0].size != size:
         found = f"{len(frames)} frames of {frames[0].size}" if frames else "no frames"
-        raise HostError(f"{video} has {found}, not {wanted} of {size}.")
+        raise HostError(f"{video} has {found}, not {len(clip)} of {size}.")
     rows = [
-        ("reference clip", spread(read_frames(reference))),
-        ("target image", [_target(prompt)]),
+        ("reference clip", spread(clip)),
+        ("target image", [target]),
         ("result: the target does what the reference does", spread(frames)),
     ]
     side = 160 * size[0] // max(size), 160 * size[1] // max(size)

@@ -31,6 +31,9 @@ SMALL = {
     "FlexiActSampler": {"width": 64, "height": 64, "num_frames": 17, "steps": 3},
 }
 
+# The small world's own.
+SMALL_WORLD_STEPS = 25
+
 # Of what is the same in both renderers.
 classic_only, nodes2_only = (pytest.mark.parametrize("opened", [name], indirect=True) for name in ("classic", "nodes2"))
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=short_name)
@@ -52,8 +55,8 @@ def check_drawing(frontend: Frontend, workflow: dict) -> None:
     assert overlaps(frontend.boxes()) == []
 
 
-def search(frontend: Frontend, words: str) -> list[str]:
-    """The titles that the search box gives for some words, best first."""
+def search(frontend: Frontend, *words: str) -> list[list[str]]:
+    """The titles that the search box gives for each of some words, best first."""
     page = frontend.page
     dialog = page.get_by_role("dialog")
     box = dialog.get_by_role("textbox").or_(dialog.get_by_role("combobox")).first
@@ -63,22 +66,26 @@ def search(frontend: Frontend, words: str) -> list[str]:
         page.wait_for_timeout(500)
         if box.is_visible():
             break
-    box.fill(words)
-    page.wait_for_timeout(400)
-    titles = [result.inner_text().splitlines()[0] for result in page.get_by_test_id("result-item").all()]
+    titles = []
+    for typed in words:
+        box.fill(typed)
+        page.wait_for_timeout(400)
+        results = page.get_by_test_id("result-item").all_inner_texts()
+        titles.append([result.splitlines()[0] for result in results])
     page.keyboard.press("Escape")
     page.get_by_role("dialog").first.wait_for(state="hidden")
     return titles
 
 
 @classic_only
-@pytest.mark.parametrize("node_id", sorted(ENGLISH))
-def test_a_node_is_found_by_name_and_by_alias(frontend, comfy, node_id):
-    info = comfy.get(f"/object_info/{node_id}")[node_id]
+def test_every_node_is_found_by_name_and_by_alias(frontend, comfy):
+    infos = [comfy.get(f"/object_info/{node_id}")[node_id] for node_id in ENGLISH]
+    names = [info["display_name"] for info in infos]
     # What stands in brackets are further words for it, and nobody types a name that long.
-    assert info["display_name"] in search(frontend, info["display_name"].partition(" (")[0])[:3]
-    assert info["search_aliases"]
-    assert info["display_name"] in search(frontend, info["search_aliases"][0])
+    by_name = search(frontend, *(name.partition(" (")[0] for name in names))
+    assert [name for name, titles in zip(names, by_name) if name not in titles[:3]] == []
+    by_alias = search(frontend, *(info["search_aliases"][0] for info in infos))
+    assert [name for name, titles in zip(names, by_alias) if name not in titles] == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,8 @@ def test_a_node_is_found_by_name_and_by_alias(frontend, comfy, node_id):
     ],
 )
 def test_what_users_call_it_finds_the_node(frontend, words, node_id, most):
-    assert ENGLISH[node_id]["display_name"] in search(frontend, words)[:most]
+    (titles,) = search(frontend, words)
+    assert ENGLISH[node_id]["display_name"] in titles[:most]
 
 
 def test_workflows_open_from_templates_with_their_thumbnails(frontend):
@@ -185,11 +193,11 @@ def test_app_mode_shows_what_a_quickstart_asks_for(frontend):
 
 
 @pytest.mark.parametrize(
-    ("path", "sampler_type", "steps_of", "at"),
-    [(QUICKSTART, "FlexiActSampler", "FlexiActSampler", 5), (NATIVE, "SamplerCustomAdvanced", "CogVideoXSchedule", 0)],
+    ("path", "sampler_type"),
+    [(QUICKSTART, "FlexiActSampler"), (NATIVE, "SamplerCustomAdvanced")],
     ids=("quickstart", "native"),
 )
-def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, comfy, path, sampler_type, steps_of, at):
+def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, comfy, path, sampler_type):
     # The other renderer's run would leave nothing to compute.
     comfy.post("/free", {"unload_models": True, "free_memory": True})
     frontend.drop(path)
@@ -203,10 +211,13 @@ def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, c
     frontend.shoot(f"{short_name(path)}-running")
     assert frontend.wait_until_heard("execution_success", "execution_error") == "execution_success"
     previews = [preview for preview in frontend.heard("b_preview_with_metadata") if preview["displayNodeId"] == sampler]
-    nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
-    types = [node["type"] for node in nodes]
-    steps = nodes[types.index(steps_of)]["widgets_values"][at]
-    assert len(previews) >= steps // 2
+    types = [node["type"] for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]]
+    assert len(previews) >= SMALL_WORLD_STEPS // 2
+    if sampler_type in ENGLISH:
+        # The preview makes room for the result.
+        frontend.page.wait_for_function(
+            "(id) => !app.nodePreviewImages[id] && !document.querySelector(`[data-node-id='${id}'] img`)", arg=sampler
+        )
     videos = frontend.page.locator("video[src*='type=output']")
     for number in range(types.count("SaveVideo")):
         video = videos.nth(number)
@@ -223,7 +234,8 @@ def test_a_workflow_runs_to_a_playing_video_with_previews_on_the_way(frontend, c
 
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
 def test_a_blueprint_is_found_and_opens_as_the_graph_it_was_saved_as(frontend, comfy, path):
-    assert search(frontend, path.stem)[:1] == [path.stem]
+    (titles,) = search(frontend, path.stem)
+    assert titles[:1] == [path.stem]
     frontend.drop(path)
     saved = json.loads(path.read_text(encoding="utf-8"))
     (node,) = saved["nodes"]
@@ -314,10 +326,11 @@ def test_a_wrong_value_shows_its_sentence_on_the_right_node(frontend, values, se
 
 
 @nodes2_only
-@pytest.mark.parametrize("node_id", sorted(ENGLISH))
-def test_help_opens(frontend, node_id):
-    frontend.add_node(node_id)
-    check_help(frontend, ENGLISH[node_id], "Inputs")
+def test_help_of_every_node_opens(frontend):
+    for node_id, words in ENGLISH.items():
+        frontend.new_graph()
+        frontend.add_node(node_id)
+        check_help(frontend, words, "Inputs")
 
 
 def test_help_and_names_are_chinese_for_who_reads_chinese(browser, comfy):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from host.dynamictrl import HEIGHT, NAME, NUM_FRAMES, WIDTH, put_base, put_inputs, with_stand_ins
 from host.environment import ROOT
 from host.media import read_frames
 from host.workflow import blueprint_to_prompt, check_workflow, inside, to_prompt
@@ -14,6 +15,12 @@ from .conftest import load_workflow
 
 BLUEPRINTS = sorted((Path(ROOT) / "subgraphs").glob("*.json"))
 each_blueprint = pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+
+
+def named(start: str) -> Path:
+    """The blueprint whose name starts so."""
+    (path,) = (path for path in BLUEPRINTS if path.stem.startswith(start))
+    return path
 
 
 @each_blueprint
@@ -38,12 +45,39 @@ def test_the_blueprint_fits_the_nodes_and_says_inside_what_it_says_outside(objec
         }
 
 
-def test_the_camera_goes_round_the_avatar(server, object_info):
-    (path,) = (path for path in BLUEPRINTS if "avatar" in path.stem)
-    film = {"num_frames": 8, "width": 64, "height": 64, "clip": "wave", "move": "orbit", "amount": 90.0}
-    prompt = blueprint_to_prompt(load_workflow(path), object_info, film)
-    (video,) = (key for key, node in prompt.items() if node["class_type"] == "CreateVideo")
-    save = {"video": [video, 0], "filename_prefix": "round", "format": "auto", "codec": "auto"}
+def frames_of(server, prompt: dict, kind: str) -> list[np.ndarray]:
+    """The frames of the video that the only node of a kind gives first."""
+    (key,) = (key for key, node in prompt.items() if node["class_type"] == kind)
+    save = {"video": [key, 0], "filename_prefix": "blueprint", "format": "auto", "codec": "auto"}
     run = server.run(prompt | {"save": {"class_type": "SaveVideo", "inputs": save}})
     (frames,) = ([np.asarray(frame, float) for frame in read_frames(file)] for file in server.output_files(run))
+    return frames
+
+
+def test_the_camera_goes_round_the_avatar(server, object_info):
+    film = {"num_frames": 8, "width": 64, "height": 64, "clip": "wave", "move": "orbit", "amount": 90.0}
+    prompt = blueprint_to_prompt(load_workflow(named("Move the camera")), object_info, film)
+    frames = frames_of(server, prompt, "CreateVideo")
     assert len(frames) == 8 and np.abs(frames[0] - frames[-1]).mean() > 1
+
+
+@pytest.mark.parametrize(
+    ("start", "driving"),
+    [("Follow this", {"driving video": ["driving", 0]}), ("Say what", {})],
+    ids=("poses", "word"),
+)
+def test_a_picture_follows_poses_and_does_what_a_word_says(server, object_info, start, driving):
+    put_base(server.base / "models")
+    put_inputs(server.base / "input")
+    given = driving | {"image": ["picture", 0], "model": NAME}
+    prompt = blueprint_to_prompt(load_workflow(named(start)), object_info, given)
+    inputs = {
+        "picture": {"class_type": "LoadImage", "inputs": {"image": "person.png"}},
+        "driving": {"class_type": "LoadVideo", "inputs": {"file": "driving.mp4"}},
+    }
+    prompt = with_stand_ins(prompt | inputs)
+    for node in prompt.values():
+        if node["class_type"] == "PredictActionPoses":
+            node["inputs"]["num_frames"] = NUM_FRAMES
+    frames = frames_of(server, prompt, "DynamiCtrlSampler")
+    assert len(frames) == NUM_FRAMES and frames[0].shape == (HEIGHT, WIDTH, 3)

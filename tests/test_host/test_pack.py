@@ -11,9 +11,6 @@ from PIL import Image
 
 from .conftest import WORKFLOWS, fit_to_small_model, load_workflow
 
-# What needs data that is not shipped, many videos, or writes it, is in no workflow.
-IN_NO_WORKFLOW = {"SaveActionClips", "TrainRefAdapter"}
-
 
 @pytest.fixture
 def prompt():
@@ -75,7 +72,7 @@ def test_the_nodes_are_there_and_every_input_and_output_has_a_tooltip(object_inf
 
 def test_every_node_is_in_a_shipped_workflow(node_ids):
     shipped = {node["type"] for path in WORKFLOWS for node in load_workflow(path)["nodes"]}
-    assert sorted(node_ids - shipped - IN_NO_WORKFLOW) == []
+    assert sorted(node_ids - shipped) == []
 
 
 def test_same_graph_and_seed_twice_gives_identical_frames(server, prompt):
