@@ -28,7 +28,7 @@ from .native import (
 from .native_samplers import CogVideoXNoise, CogVideoXSampler, CogVideoXSchedule
 from .poses import AlignPose, DrawPose
 from .released import GetReleasedModels
-from .world import LoadExampleAction, MeasureAction
+from .world import LoadExampleAction, LoadExamplePerson, MeasureAction, MeasurePerson
 
 NODE_CLASS_MAPPINGS = {
     "LoadCogVideoXI2V": LoadCogVideoXI2V,
@@ -43,6 +43,8 @@ NODE_CLASS_MAPPINGS = {
     "TrainRefAdapter": TrainRefAdapter,
     "LoadExampleAction": LoadExampleAction,
     "MeasureAction": MeasureAction,
+    "LoadExamplePerson": LoadExamplePerson,
+    "MeasurePerson": MeasurePerson,
     "EvaluateVideo": EvaluateVideo,
     "PlaceAvatar": PlaceAvatar,
     "RenderAvatars": RenderAvatars,

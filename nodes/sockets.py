@@ -92,6 +92,7 @@ AccelerationSocket = io.Custom("FLEXIACT_ACCELERATION")
 ClipsSocket = io.Custom("FLEXIACT_CLIPS")
 # A scene of the small world and the name of the action it is to do.
 ExampleSocket = io.Custom("FLEXIACT_EXAMPLE")
+PersonSocket = io.Custom("FLEXIACT_PERSON")
 # Avatars and their places: flexiact_core.avatars.scene.Scene.
 AvatarSceneSocket = io.Custom("AVATAR_SCENE")
 # Joints in OpenPose's JSON, as ComfyUI's own pose nodes have them.

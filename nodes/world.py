@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host import media, memory
-from .sockets import ExampleSocket
+from .sockets import ExampleSocket, PersonSocket, PosesSocket
 
 
 class LoadExampleAction(io.ComfyNode):
@@ -112,3 +112,103 @@ class MeasureAction(io.ComfyNode):
         return io.NodeOutput(
             picture, motion.slope, motion.nearest, subject.likeness, subject.words, score(motion, subject)
         )
+
+
+class LoadExamplePerson(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        from ..flexiact_core.act_vae.figures import ACTIONS
+
+        return io.Schema(
+            node_id="LoadExamplePerson",
+            display_name="Load Example Person",
+            category="FlexiAct/small world",
+            description=(
+                "Example inputs for the small people that ship with the pack: a picture of a person, and poses of that "
+                "person in an action, to drive the picture with. Nothing has to be downloaded."
+            ),
+            search_aliases=["dynamictrl example", "demo poses", "small people", "example person"],
+            inputs=[
+                io.Int.Input(
+                    "person",
+                    default=0,
+                    min=0,
+                    max=100000,
+                    tooltip=(
+                        "Which person: each number is another body, clothes and background. None of them was seen in "
+                        "training of the base."
+                    ),
+                ),
+                io.Combo.Input(
+                    "action",
+                    options=list(ACTIONS),
+                    tooltip="What the poses show. Each begins at rest, as the person stands in the picture.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The person at rest, 64x64 pixels."),
+                io.String.Output(display_name="prompt", tooltip="Who is seen and where; the action is not named."),
+                PosesSocket.Output(
+                    display_name="poses", tooltip="The person's 13 joints in the action: 21 poses at 16 per second."
+                ),
+                io.Image.Output(
+                    display_name="pose_video",
+                    tooltip="The same drawn as the small people's base takes them, for DynamiCtrl Sampler.",
+                ),
+                PersonSocket.Output(
+                    display_name="example", tooltip="The truth about person and action, for Measure Person."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, person, action) -> io.NodeOutput:
+        from ..flexiact_core.poses.keypoints import write_openpose
+        from ..flexiact_core.world.actor_cases import driving, example_case, picture_of
+        from ..flexiact_core.world.actors import actor_caption, poses_of
+
+        with memory.normal_tensors():
+            case = example_case(person, action)
+            poses = write_openpose(poses_of(case.actor, case.performance))
+            return io.NodeOutput(picture_of(case.actor), actor_caption(case.actor), poses, driving(case), case)
+
+
+class MeasurePerson(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MeasurePerson",
+            display_name="Measure Person",
+            category="FlexiAct/small world",
+            description=(
+                "Measures how well a video of one of the small people follows its poses, against the true video, and "
+                "draws it. Head, hands and feet are found by their colours."
+            ),
+            search_aliases=["dynamictrl evaluate", "pose fidelity", "pck", "small people"],
+            inputs=[
+                io.Image.Input("frames", tooltip="21 frames of 64x64 pixels, made from the example's picture."),
+                PersonSocket.Input("example", tooltip="The truth, from Load Example Person."),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="picture",
+                    tooltip="Poses, true video, measured video, and how far each joint is from its place.",
+                ),
+                io.Float.Output(
+                    display_name="near",
+                    tooltip="Share of the joints within a tenth of the body's height of their place. 0: none. 1: all.",
+                ),
+                io.Float.Output(
+                    display_name="slope", tooltip="Share of the true motion of the limbs. 0: none of it. 1: all of it."
+                ),
+                io.String.Output(display_name="nearest", tooltip="The action whose true video moves most alike."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, example) -> io.NodeOutput:
+        from ..flexiact_core.world.actor_picture import draw_actor_measure
+
+        with memory.normal_tensors():
+            picture, seen = draw_actor_measure(memory.ordinary(frames).cpu(), example)
+        return io.NodeOutput(picture, seen.follow, seen.limbs, seen.nearest)

@@ -41,3 +41,23 @@ def test_the_true_video_is_measured_as_true_and_a_still_one_as_nothing(action):
     _, slope, _, identity, _, score = world.MeasureAction.execute(still, truth).args
     assert slope == pytest.approx(0, abs=0.05) and identity > 0.9
     assert score < 0.1
+
+
+def test_an_example_person_has_a_picture_poses_and_drawn_poses_of_one_truth():
+    image, prompt, poses, drawn, case = world.LoadExamplePerson.execute(3, "kick").args
+    assert image.shape == (1, 64, 64, 3) and drawn.shape == (21, 64, 64, 3) and len(poses) == 21
+    assert "kick" not in prompt and case.action == "kick"
+    flat = poses[0]["people"][0]["pose_keypoints_2d"]
+    assert len(flat) == 54 and poses[0]["canvas_width"] == 64
+
+
+def test_the_true_video_of_a_person_is_measured_as_true_and_a_still_one_as_less():
+    from flexiact_core.world.actor_render import render_actor
+
+    image, *_, case = world.LoadExamplePerson.execute(2, "jumping_jacks").args
+    moving = render_actor(case.actor, case.performance)
+    picture, near, slope, nearest = world.MeasurePerson.execute(moving, case).args
+    assert near > 0.97 and slope == pytest.approx(1, abs=0.08) and nearest == "jumping_jacks"
+    assert picture.ndim == 4 and picture.shape[-1] == 3
+    _, near, slope, _ = world.MeasurePerson.execute(image.expand(21, -1, -1, -1), case).args
+    assert near < 0.65 and slope == pytest.approx(0, abs=0.05)

@@ -1,0 +1,59 @@
+"""What the small people's shipped base does: the person of a picture follows poses, and only those it is given."""
+
+import numpy as np
+import pytest
+import torch
+
+from flexiact_core.world import shipped
+from flexiact_core.world.actor_cases import driving, example_case, load_actors, perform, picture_of
+from flexiact_core.world.actor_measure import follow_share
+from flexiact_core.world.actor_render import draw_actor_poses
+from flexiact_core.world.actors import NUM_FRAMES, act_out
+
+pytestmark = pytest.mark.skipif(
+    not shipped.actors_folder().exists(), reason="the small people's weights are not there; `make world` makes them"
+)
+
+STEPS = 12
+CASES = [example_case(number, action) for number, action in enumerate(("jumping_jacks", "lunge", "kick", "squat"))]
+OTHERS = [act_out(action) for action in ("lunge", "jumping_jacks", "squat", "kick")]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_actors()
+
+
+@pytest.fixture(scope="module")
+def followed(base):
+    return perform(base, CASES, [driving(case) for case in CASES], steps=STEPS)
+
+
+def near(videos, performances):
+    return float(np.mean([follow_share(v, c.actor, p) for v, c, p in zip(videos, CASES, performances, strict=True)]))
+
+
+def test_its_files_are_within_20_mb():
+    files = [file for file in shipped.actors_folder().rglob("*") if file.is_file()]
+    assert max(file.stat().st_size for file in files) < 16e6
+    assert sum(file.stat().st_size for file in files) <= 20e6
+
+
+def test_the_person_follows_the_driving_pose_where_a_still_picture_does_not(followed):
+    own = [case.performance for case in CASES]
+    stills = torch.stack([picture_of(case.actor).expand(NUM_FRAMES, -1, -1, -1) for case in CASES])
+    assert near(followed, own) >= near(stills, own) + 0.2
+
+
+def test_the_person_follows_another_pose_when_given_that(base, followed):
+    videos = perform(
+        base, CASES, [draw_actor_poses(c.actor, o) for c, o in zip(CASES, OTHERS, strict=True)], steps=STEPS
+    )
+    assert near(videos, OTHERS) >= near(followed, OTHERS) + 0.2
+
+
+def test_without_a_pose_the_action_is_not_made(base):
+    videos = perform(base, CASES, [driving(case) for case in CASES], strength=0.0, steps=STEPS)
+    own = [case.performance for case in CASES]
+    stills = torch.stack([picture_of(case.actor).expand(NUM_FRAMES, -1, -1, -1) for case in CASES])
+    assert near(videos, own) <= near(stills, own) + 0.05
