@@ -153,7 +153,7 @@ class LoadExamplePerson(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="pose_video",
-                    tooltip="The same drawn as the small people's base takes them, for DynamiCtrl Sampler.",
+                    tooltip="The same drawn as the small people's base takes them, for Pose Transfer.",
                 ),
                 PersonSocket.Output(
                     display_name="example", tooltip="The truth about person and action, for Measure Person."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from host.act_vae import put_act_vae
 from host.dynamictrl import NAME, put_base, with_stand_ins
 from host.media import read_frames
@@ -16,6 +17,8 @@ from flexiact_core.act_vae.predict import HowTo, predict_poses
 from flexiact_core.act_vae.render import THICK
 from flexiact_core.act_vae.source import standing_source
 from flexiact_core.poses.draw import Look, draw_poses
+from flexiact_core.world.actor_cases import example_case
+from flexiact_core.world.actor_measure import nearest_action, read_joints
 
 from .conftest import WORKFLOWS, load_workflow
 
@@ -55,7 +58,7 @@ def videos_of(host, prompt: dict) -> list[list[Image.Image]]:
 
 
 def test_every_workflow_has_its_count():
-    assert OURS.keys() == MADE.keys() | {"act_vae_dynamictrl"}
+    assert OURS.keys() == MADE.keys() | {"act_vae_dynamictrl", "act_vae_people"}
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -77,6 +80,16 @@ def test_a_word_moves_a_picture_through_dynamictrl(host, object_info):
             one["inputs"]["num_frames"] = 13
     (video,) = videos_of(host, prompt)
     assert len(video) == 13 and video[0].size == (64, 96)
+
+
+def test_a_word_moves_one_of_the_small_people_as_shipped(host, object_info):
+    prompt = to_prompt(load_workflow(OURS["act_vae_people"]), object_info)
+    (asked,) = (one["inputs"] for one in prompt.values() if one["class_type"] == "LoadExamplePerson")
+    (predicted,) = (one["inputs"] for one in prompt.values() if one["class_type"] == "PredictActionPoses")
+    (video,) = videos_of(host, prompt)
+    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in video])) / 255
+    actor = example_case(asked["person"], asked["action"]).actor
+    assert len(frames) == 21 and nearest_action(*read_joints(frames, actor), actor) == predicted["action"]
 
 
 def test_the_workflow_asks_dynamictrl_for_as_many_frames_as_there_are_poses(object_info):

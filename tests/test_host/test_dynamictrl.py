@@ -7,20 +7,27 @@ import json
 import av
 import numpy as np
 import pytest
+import torch
 from host.dynamictrl import HEIGHT, NUM_FRAMES, WIDTH, put_base, put_inputs, with_stand_ins
 from host.media import read_frames
-from host.workflow import short_name, to_prompt
+from host.workflow import find_workflow, short_name, to_prompt
 from PIL import Image
+
+from flexiact_core.world.actor_cases import example_case
+from flexiact_core.world.actor_measure import follow_share
 
 from .conftest import WORKFLOWS, load_workflow
 
-OURS = {short_name(path): path for path in WORKFLOWS if short_name(path).startswith("dynamictrl_")}
+QUICKSTART = "dynamictrl_quickstart"
+OURS = {
+    name: path for path in WORKFLOWS if (name := short_name(path)).startswith("dynamictrl_") and name != QUICKSTART
+}
 # Videos of each: one for each prompt.
 MADE = {
-    "dynamictrl_quickstart": 1, "dynamictrl_pose": 1, "dynamictrl_background": 3, "dynamictrl_clothes": 2,
+    "dynamictrl_avatars": 1, "dynamictrl_pose": 1, "dynamictrl_background": 3, "dynamictrl_clothes": 2,
     "dynamictrl_prompt": 1,
 }  # fmt: skip
-SILENT = {"dynamictrl_quickstart"}
+SILENT = {"dynamictrl_avatars"}
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +63,18 @@ def test_a_workflow_runs_on_a_random_base_and_its_sound_is_as_long_as_its_frames
         # AAC holds whole blocks of 1024 samples.
         seconds = sound_seconds(file)
         assert seconds is None if name in SILENT else abs(seconds - NUM_FRAMES / 16) <= 2 * 1024 / 16000
+
+
+def test_the_quickstart_runs_as_it_is_shipped_and_the_person_follows_the_poses(host, object_info):
+    prompt = to_prompt(load_workflow(find_workflow(QUICKSTART)), object_info)
+    (asked,) = (node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExamplePerson")
+    (file,) = (file for file in host.output_files(host.run(prompt)) if file.suffix == ".mp4")
+    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in read_frames(file)])) / 255
+    case = example_case(asked["person"], asked["action"])
+    assert frames.shape == (21, 64, 64, 3)
+    assert follow_share(frames, case.actor, case.performance) >= 0.8
+    still = frames[:1].expand(21, -1, -1, -1)
+    assert follow_share(still, case.actor, case.performance) < 0.65
 
 
 def test_workflows_name_released_files_and_settings(object_info):
@@ -118,7 +137,7 @@ def test_poses_go_through_align_pose_and_back_into_comfyuis_own_drawing_node(hos
 def test_an_odd_number_of_frames_is_a_sentence_on_the_node_and_no_base_is_loaded(host, object_info):
     from host.server import HostError
 
-    prompt = with_stand_ins(to_prompt(load_workflow(OURS["dynamictrl_quickstart"]), object_info))
+    prompt = with_stand_ins(to_prompt(load_workflow(OURS["dynamictrl_avatars"]), object_info))
     for node in prompt.values():
         if node["class_type"] == "DynamiCtrlSampler":
             node["inputs"]["num_frames"] = 81
