@@ -15,7 +15,7 @@ setup:  ## .venv and a ComfyUI (COMFYUI_PATH if set), done by the others as need
 	@command -v "$(PYTHON)" >/dev/null || { echo "Setup failed: $(PYTHON) not found. Install Python 3.10 or newer, or run: make PYTHON=/path/to/python3"; exit 1; }
 	@"$(PYTHON)" tests/host/environment.py
 
-demo: setup  ## a headless ComfyUI runs the quickstart workflow; prints the paths of the video and of a contact sheet
+demo: setup  ## a headless ComfyUI runs two quickstart workflows; prints the paths of the videos and of a contact sheet
 	@$(VENV_PYTHON) -m tests.host.demo
 
 test: setup  ## every test, the real ComfyUI included (JOBS=2 processes; ARGS="..." goes to pytest)

@@ -1,4 +1,4 @@
-"""`make demo`: a headless ComfyUI runs the quickstart workflow on the small world that ships with the pack."""
+"""`make demo`: a headless ComfyUI runs two quickstart workflows on the small models that ship with the pack."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from .environment import ROOT, SetupError
-from .media import read_frames
+from .media import read_frames, write_large
 from .server import ComfyServer, HostError
 from .workflow import WorkflowError, check_workflow, find_workflow, to_prompt
 
-WORKFLOW = find_workflow("flexiact_quickstart")
+ACTION, POSES = find_workflow("flexiact_quickstart"), find_workflow("dynamictrl_quickstart")
 RESULTS = Path(ROOT) / ".demo"
 BACKGROUND = (24, 24, 24)
 
 
 def main() -> None:
-    """Writes the video and the contact sheet; exits with the reason if that fails."""
+    """Writes the videos and the contact sheet; exits with the reason if that fails."""
     # A `kill` then ends the server too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
     try:
@@ -34,10 +36,10 @@ def main() -> None:
         sys.exit("Interrupted.")
 
 
-def run_demo(results: Path) -> tuple[Path, Path]:
-    """Paths of the video and of the contact sheet, both in the folder `results`.
+def run_demo(results: Path) -> None:
+    """Writes the videos, four times as large, and a sheet of them into the folder `results`, and prints their paths.
 
-    Raises HostError if the video is not what was asked for.
+    Raises HostError if a video is not what was asked for.
     """
     started = time.monotonic()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -47,29 +49,33 @@ def run_demo(results: Path) -> tuple[Path, Path]:
         print("Starting ComfyUI without a window", flush=True)
         try:
             with server:
-                prompt, run = _queue(server)
-                saved = _saved(server, prompt, run)
+                action, made = _run(server, ACTION, ["quickstart_reference", "quickstart"])
+                poses, moved = _run(server, POSES, ["dynamictrl_quickstart"])
         finally:
             if server.log_path.exists():
                 shutil.copyfile(server.log_path, results / "server.log")
-        reference, video = (
-            Path(shutil.copyfile(saved[name], results / f"{name}.mp4"))
-            for name in ("quickstart_reference", "quickstart")
-        )
-        sheet = _write_sheet(prompt, reference, video, results / "contact_sheet.png")
-    print(f"Done in {time.monotonic() - started:.0f} s\nVideo:         {video}\nContact sheet: {sheet}")
-    return video, sheet
+        for name, file in (made | moved).items():
+            write_large(file, results / f"{name}.mp4")
+        videos = {name: read_frames(file) for name, file in (made | moved).items()}
+    rows = [
+        (label, [image.resize((160, 160), 0) for image in images])
+        for label, images in _rows_of_action(action, videos) + _rows_of_poses(poses, videos)
+    ]
+    sheet = contact_sheet(rows, results / "contact_sheet.png")
+    print(f"Done in {time.monotonic() - started:.0f} s\nVideos:        {results / 'quickstart.mp4'}")
+    print(f"               {results / 'dynamictrl_quickstart.mp4'}\nContact sheet: {sheet}")
 
 
-def _queue(server: ComfyServer):
+def _run(server: ComfyServer, path: Path, names: list[str]) -> tuple[dict, dict[str, Path]]:
+    """A workflow's prompt, and the videos of these names that it has just saved."""
     if faults := server.import_errors():
         raise HostError("ComfyUI did not accept the pack:\n" + "\n".join(faults))
-    workflow, object_info = json.loads(WORKFLOW.read_text(encoding="utf-8")), server.object_info()
+    workflow, object_info = json.loads(path.read_text(encoding="utf-8")), server.object_info()
     if faults := check_workflow(workflow, object_info):
-        raise HostError(f"{WORKFLOW.name} does not fit the nodes:\n" + "\n".join(faults))
+        raise HostError(f"{path.name} does not fit the nodes:\n" + "\n".join(faults))
     prompt = to_prompt(workflow, object_info)
-    print(f"Running {WORKFLOW.name}", flush=True)
-    return prompt, server.run(prompt, on_step=_progress(prompt))
+    print(f"Running {path.name}", flush=True)
+    return prompt, _saved(server, prompt, server.run(prompt, on_step=_progress(prompt)), names)
 
 
 def _progress(prompt: dict):
@@ -87,8 +93,8 @@ def _progress(prompt: dict):
     return show
 
 
-def _saved(server: ComfyServer, prompt: dict, run) -> dict[str, Path]:
-    """The videos that were saved, by the name that their Save Video node gives."""
+def _saved(server: ComfyServer, prompt: dict, run, names: list[str]) -> dict[str, Path]:
+    """The videos that were saved, by the name that their Save Video node gives. Raises HostError if one is missing."""
     files = {file for file in server.output_files(run) if file.suffix == ".mp4"}
     named = {}
     for node in prompt.values():
@@ -96,37 +102,56 @@ def _saved(server: ComfyServer, prompt: dict, run) -> dict[str, Path]:
             prefix = Path(node["inputs"]["filename_prefix"]).name
             for file in (file for file in files if re.fullmatch(rf"{prefix}_\d+_", file.stem)):
                 named[prefix] = file
-    if missing := {"quickstart", "quickstart_reference"} - named.keys():
+    if missing := set(names) - named.keys():
         raise HostError(f"The workflow ended well, but saved no video called {' or '.join(sorted(missing))}.")
     return named
 
 
-def _write_sheet(prompt: dict, reference: Path, video: Path, sheet: Path) -> Path:
-    from PIL import ImageOps
-
-    clip, target, frames = read_frames(reference), _target(prompt), read_frames(video)
-    size = target.size
-    if len(frames) != len(clip) or frames[0].size != size:
-        found = f"{len(frames)} frames of {frames[0].size}" if frames else "no frames"
-        raise HostError(f"{video} has {found}, not {len(clip)} of {size}.")
-    rows = [
+def _rows_of_action(prompt: dict, videos: dict[str, list]) -> list[tuple[str, list]]:
+    clip, target, frames = videos["quickstart_reference"], _target(prompt), videos["quickstart"]
+    _check("quickstart", frames, len(clip), target.size)
+    return [
         ("reference clip", spread(clip)),
         ("target image", [target]),
         ("result: the target does what the reference does", spread(frames)),
     ]
-    side = 160 * size[0] // max(size), 160 * size[1] // max(size)
-    rows = [(label, [ImageOps.fit(image, side) for image in images]) for label, images in rows]
-    return contact_sheet(rows, sheet)
+
+
+def _rows_of_poses(prompt: dict, videos: dict[str, list]) -> list[tuple[str, list]]:
+    sys.path.append(ROOT)
+    from flexiact_core.world.actor_cases import driving, example_case, picture_of
+
+    inputs = next(node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExamplePerson")
+    case = example_case(inputs["person"], inputs["action"])
+    poses, (picture,) = _to_images(driving(case)), _to_images(picture_of(case.actor))
+    frames = videos["dynamictrl_quickstart"]
+    _check("dynamictrl_quickstart", frames, len(poses), picture.size)
+    return [
+        ("poses", spread(poses)),
+        ("picture of a person", [picture]),
+        ("result: the person does what the poses show", spread(frames)),
+    ]
+
+
+def _check(name: str, frames: list, wanted: int, size: tuple[int, int]) -> None:
+    if len(frames) != wanted or frames[0].size != size:
+        found = f"{len(frames)} frames of {frames[0].size}" if frames else "no frames"
+        raise HostError(f"{name}.mp4 has {found}, not {wanted} of {size}.")
 
 
 def _target(prompt: dict):
-    from PIL import Image
-
     sys.path.append(ROOT)
     from flexiact_core.world.shipped import example
 
     inputs = next(node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExampleAction")
-    return Image.fromarray((example(inputs["action"], inputs["target"]).image * 255).round().astype("uint8"))
+    return _to_images([example(inputs["action"], inputs["target"]).image])[0]
+
+
+def _to_images(frames) -> list:
+    """Pictures of frames (T, H, W, 3) in 0..1."""
+    from PIL import Image
+
+    return [Image.fromarray((np.asarray(frame) * 255).round().astype("uint8")) for frame in frames]
 
 
 def spread(frames: list, count: int = 9) -> list:

@@ -43,6 +43,19 @@ def read_frames(file: Path) -> list:
     return [frame.to_image() for frame in _decode(file)[0]]
 
 
+def write_large(file: Path, large: Path, times: int = 4) -> None:
+    """Nothing; `large` then shows a small video, each pixel as `times` by `times`; no side is over 256 pixels."""
+    import torch
+
+    from flexiact_core.video_files import write_preview
+
+    frames, rate = _decode(file)
+    pixels = torch.stack([torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in frames])
+    for side in (1, 2):
+        pixels = pixels.repeat_interleave(times, side)
+    write_preview(large, pixels / 255, round(rate))
+
+
 def _decode(file: Path) -> tuple[list, Fraction]:
     import av
 

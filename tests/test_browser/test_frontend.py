@@ -19,6 +19,7 @@ from words import locale_words
 
 WORKFLOWS = sorted((Path(ROOT) / "workflows").glob("*.json"))
 QUICKSTART, TRANSFER, NATIVE = (find_workflow(f"flexiact_{name}") for name in ("quickstart", "transfer", "native"))
+QUICKSTARTS = [path for path in WORKFLOWS if "quickstart" in path.stem]
 BLUEPRINTS = sorted((Path(ROOT) / "subgraphs").glob("*.json"))
 PACK_CARD = "ComfyUI-FlexiAct"
 ENGLISH, CHINESE = locale_words("en"), locale_words("zh")
@@ -179,15 +180,16 @@ def test_a_graph_can_be_read_on_a_screen_of_any_size(small_screen):
         assert overlaps(small_screen.boxes()) == []
 
 
-def test_app_mode_shows_what_a_quickstart_asks_for(frontend):
-    workflow = json.loads(QUICKSTART.read_text(encoding="utf-8"))
-    frontend.drop(QUICKSTART)
+@pytest.mark.parametrize("path", QUICKSTARTS, ids=short_name)
+def test_app_mode_shows_what_a_quickstart_asks_for(frontend, path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    frontend.drop(path)
     frontend.command("Comfy.ToggleLinear")
     try:
         for _, widget in workflow["extra"]["linearData"]["inputs"]:
             # The note, out of sight now, names some of them, too.
             frontend.page.locator(f":text-is('{widget}'):visible").first.wait_for()
-        frontend.shoot("app-mode")
+        frontend.shoot(f"app-mode-{short_name(path)}")
     finally:
         frontend.command("Comfy.ToggleLinear")
 

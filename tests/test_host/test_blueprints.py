@@ -45,10 +45,10 @@ def test_the_blueprint_fits_the_nodes_and_says_inside_what_it_says_outside(objec
         }
 
 
-def frames_of(server, prompt: dict, kind: str) -> list[np.ndarray]:
-    """The frames of the video that the only node of a kind gives first."""
+def frames_of(server, prompt: dict, kind: str, output: int) -> list[np.ndarray]:
+    """The frames of the video that the only node of a kind gives."""
     (key,) = (key for key, node in prompt.items() if node["class_type"] == kind)
-    save = {"video": [key, 0], "filename_prefix": "blueprint", "format": "auto", "codec": "auto"}
+    save = {"video": [key, output], "filename_prefix": "blueprint", "format": "auto", "codec": "auto"}
     run = server.run(prompt | {"save": {"class_type": "SaveVideo", "inputs": save}})
     (frames,) = ([np.asarray(frame, float) for frame in read_frames(file)] for file in server.output_files(run))
     return frames
@@ -57,7 +57,7 @@ def frames_of(server, prompt: dict, kind: str) -> list[np.ndarray]:
 def test_the_camera_goes_round_the_avatar(server, object_info):
     film = {"num_frames": 8, "width": 64, "height": 64, "clip": "wave", "move": "orbit", "amount": 90.0}
     prompt = blueprint_to_prompt(load_workflow(named("Move the camera")), object_info, film)
-    frames = frames_of(server, prompt, "CreateVideo")
+    frames = frames_of(server, prompt, "CreateVideo", 0)
     assert len(frames) == 8 and np.abs(frames[0] - frames[-1]).mean() > 1
 
 
@@ -79,5 +79,5 @@ def test_a_picture_follows_poses_and_does_what_a_word_says(server, object_info, 
     for node in prompt.values():
         if node["class_type"] == "PredictActionPoses":
             node["inputs"]["num_frames"] = NUM_FRAMES
-    frames = frames_of(server, prompt, "DynamiCtrlSampler")
+    frames = frames_of(server, prompt, "DynamiCtrlSampler", 1)
     assert len(frames) == NUM_FRAMES and frames[0].shape == (HEIGHT, WIDTH, 3)

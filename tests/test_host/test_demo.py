@@ -14,14 +14,16 @@ from PIL import Image
 pytestmark = pytest.mark.xdist_group("host")
 
 
-def test_the_demo_makes_a_video_that_plays_and_a_contact_sheet(tmp_path):
+def test_the_demo_makes_videos_that_play_and_a_contact_sheet(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.host.demo", str(tmp_path)], cwd=ROOT, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    video, sheet = tmp_path / "quickstart.mp4", tmp_path / "contact_sheet.png"
-    assert f"Video:         {video}\nContact sheet: {sheet}" in done.stdout
-    assert len(read_frames(video)) == 17
+    videos = [tmp_path / "quickstart.mp4", tmp_path / "dynamictrl_quickstart.mp4"]
+    sheet = tmp_path / "contact_sheet.png"
+    assert all(str(file) in done.stdout for file in [*videos, sheet])
+    shown = [read_frames(file) for file in videos]
+    assert [(len(frames), frames[0].size) for frames in shown] == [(17, (256, 256)), (21, (256, 256))]
     assert Image.open(sheet).width > 6 * 160
 
 

@@ -19,9 +19,7 @@ from flexiact_core.world.actor_measure import follow_share
 from .conftest import WORKFLOWS, load_workflow
 
 QUICKSTART = "dynamictrl_quickstart"
-OURS = {
-    name: path for path in WORKFLOWS if (name := short_name(path)).startswith("dynamictrl_") and name != QUICKSTART
-}
+OURS = {name: path for path in WORKFLOWS if (name := short_name(path)).startswith("dynamictrl_") and name != QUICKSTART}
 # Videos of each: one for each prompt.
 MADE = {
     "dynamictrl_avatars": 1, "dynamictrl_pose": 1, "dynamictrl_background": 3, "dynamictrl_clothes": 2,
