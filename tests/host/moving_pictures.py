@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw
 
 from flexiact_core.flexiact.bias import MotionBias, own_bias
 from flexiact_core.plots import BACKGROUND, TEXT
-from flexiact_core.world import shipped
+from flexiact_core.world import actors, shipped
+from flexiact_core.world.actor_cases import driving, example_case, load_actors
+from flexiact_core.world.actor_cases import perform as follow
 from flexiact_core.world.cases import SETTINGS, Case, load_world, make_cases, sample_videos
 from flexiact_core.world.scenes import caption, sample_target
 
@@ -19,6 +21,7 @@ from .pictures import DOCS, ROOT, tile
 ONE_SUBJECT = ("jump", "slide", "spin", "grow", "hop")
 # The action whose targets are shown doing others too, so that one subject is seen in all of them.
 OF_TARGETS = "jump"
+FOLLOWED = ("jumping_jacks", "kick", "lunge", "wave", "bow", "walk")
 CONTRARY = ("jump", "slide", "grow", "pan")
 TILE_PX, GAP_PX, LABEL_PX, SIDE_PX = 128, 6, 20, 140
 # A moment to look at the end before it begins again.
@@ -43,6 +46,12 @@ def main() -> None:
             for label, bias in strengths.items()
         },
     )  # fmt: skip
+    people = [example_case(person, action) for person, action in enumerate(FOLLOWED, start=1)]
+    poses = [driving(case) for case in people]
+    write_moving(
+        DOCS / "people.webp", [name.replace("_", " ") for name in FOLLOWED],
+        {"poses": poses, "result": follow(load_actors(), people, poses)}, actors.FPS,
+    )  # fmt: skip
 
 
 def perform(world, action: str, target: int) -> np.ndarray:
@@ -62,7 +71,7 @@ def told(case: Case) -> str:
     return (set(case.words.split()) - set(caption(case.scene).split())).pop()
 
 
-def write_moving(path: Path, labels, rows: dict[str, list[np.ndarray]]) -> None:
+def write_moving(path: Path, labels, rows: dict[str, list[np.ndarray]], fps: int = shipped.FPS) -> None:
     """Writes rows of videos (T, H, W, 3) as one moving WebP, a label over each column and before each row."""
     side = SIDE_PX if any(rows) else 0
     step = TILE_PX + GAP_PX
@@ -79,7 +88,7 @@ def write_moving(path: Path, labels, rows: dict[str, list[np.ndarray]]) -> None:
             for column, video in enumerate(videos):
                 page.paste(tile(video[index], TILE_PX, Image.Resampling.NEAREST), (side + column * step, top))
         pages.append(page)
-    lasting = [round(1000 / shipped.FPS)] * (count - 1) + [HOLD_MS]
+    lasting = [round(1000 / fps)] * (count - 1) + [HOLD_MS]
     pages[0].save(path, save_all=True, append_images=pages[1:], duration=lasting, loop=0, quality=80, method=6)
     print(path.relative_to(ROOT), f"{path.stat().st_size / 1e3:.0f} kB")
 

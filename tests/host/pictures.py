@@ -137,9 +137,10 @@ def draw_transfers(rows: dict[str, tuple[np.ndarray, ...]]):
     return to_tensor(sheet)
 
 
-def tile(frame: np.ndarray, side_px: int, how: Image.Resampling) -> Image.Image:
+def tile(frame, side_px: int, how: Image.Resampling) -> Image.Image:
     """A frame (H, W, 3) in 0..1 as a square picture."""
-    return Image.fromarray((np.clip(frame, 0, 1) * 255).round().astype(np.uint8)).resize((side_px, side_px), how)
+    pixels = (np.clip(np.asarray(frame), 0, 1) * 255).round().astype(np.uint8)
+    return Image.fromarray(pixels).resize((side_px, side_px), how)
 
 
 def _save(picture, path: Path) -> None:

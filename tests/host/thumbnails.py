@@ -81,7 +81,7 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
         small = {"AMGSampler": {"width": 128, "height": 128, "steps": 3}}
         prompt = change_inputs(with_amg_inputs(prompt, server.base / "input"), small)
         where = "random weights, so noise"
-    if name.startswith("dynamictrl_"):
+    if name.startswith("dynamictrl_") and name != "dynamictrl_quickstart":
         put_base(server.base / "models")
         put_inputs(server.base / "input")
         prompt, where = with_drawn_poses(with_stand_ins(prompt)), "random weights, so noise"

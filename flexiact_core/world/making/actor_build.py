@@ -56,8 +56,9 @@ def build_actor_base(work: Path, chosen: argparse.Namespace) -> None:
     vae = trained_actor_vae(work)
     task = ActorTask(work / "actor_data", vae.config.scaling_factor, chosen.batch_size)
     plan = hogwild.plan_of(
-        chosen, steps=chosen.actor_base_steps, minutes=chosen.actor_base_minutes, learning_rate=1.2e-3, ema_decay=0.99
-    )
+        chosen, steps=chosen.actor_base_steps, minutes=chosen.actor_base_minutes, learning_rate=1e-3, ema_decay=0.995,
+        flat=0.4,
+    )  # fmt: skip
     hogwild.run(task, plan, work / "actor_base.pt")
     export_actors(work, chosen.out)
 

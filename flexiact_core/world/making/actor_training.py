@@ -69,6 +69,8 @@ class ActorTask(ClipTask):
     """
 
     words = actor_vocabulary()
+    # Limbs are thin: they are drawn when little noise is left.
+    timestep_power = 0.8
 
     def make_module(self) -> torch.nn.Module:
         torch.manual_seed(0)

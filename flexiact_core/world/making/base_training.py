@@ -38,7 +38,6 @@ STILL_SHARE = 0.02
 WORD_SHARE = 0.7
 CAPTION_DROPOUT = 0.1
 IMAGE_DROPOUT = 0.05
-TIMESTEP_POWER = 0.5
 BATCH_SIZE = 16
 MOVING_WEIGHT = 4.0
 # The mean squared change of a scaled latent at which its weight is half way.
@@ -171,6 +170,8 @@ class ClipTask(EncodedTask):
     """What the trainings of CogVideoX share beside that: v-prediction. words are those of the captions."""
 
     words: tuple[str, ...] = vocabulary()
+    # 1 draws all timesteps alike, less more of the noisy ones.
+    timestep_power = 0.5
 
     def prepare(self, device: str) -> None:
         super().prepare(device)
@@ -192,7 +193,7 @@ class ClipTask(EncodedTask):
         self, video: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Random timesteps (B,), the video as noisy as they say, and its velocity."""
-        timesteps = (1000 * self._uniform(generator) ** TIMESTEP_POWER).long().clamp(max=999).to(self.device)
+        timesteps = (1000 * self._uniform(generator) ** self.timestep_power).long().clamp(max=999).to(self.device)
         noise = torch.randn(video.shape, generator=generator).to(self.device)
         a, b = (table[timesteps][:, None, None, None, None] for table in (self.sqrt_abar, self.sqrt_rest))
         return timesteps, a * video + b * noise, a * noise - b * video

@@ -10,10 +10,6 @@ from flexiact_core.world.actor_measure import follow_share
 from flexiact_core.world.actor_render import draw_actor_poses
 from flexiact_core.world.actors import NUM_FRAMES, act_out
 
-pytestmark = pytest.mark.skipif(
-    not shipped.actors_folder().exists(), reason="the small people's weights are not there; `make world` makes them"
-)
-
 STEPS = 12
 CASES = [example_case(number, action) for number, action in enumerate(("jumping_jacks", "lunge", "kick", "squat"))]
 OTHERS = [act_out(action) for action in ("lunge", "jumping_jacks", "squat", "kick")]
