@@ -1,4 +1,4 @@
-"""Draws anew the pictures and the clip that workflows begin with: `.venv/bin/python -m tests.host.inputs`.
+"""Draws anew the pictures and the clips that workflows begin with: `.venv/bin/python -m tests.host.inputs`.
 
 People are those that ship with the pack; the animal and the view are drawn here. They lie in workflows/inputs, and the
 pack puts them into ComfyUI's input folder, so that no workflow opens with a picture missing.
@@ -31,6 +31,7 @@ def main() -> None:
     _animal().save(INPUTS / "flexiact_animal.jpg", quality=90)
     _view().save(INPUTS / "flexiact_view.jpg", quality=90)
     _save_clip(_people("man", "dance", TALL, SECONDS * FPS), INPUTS / "flexiact_driving.mp4")
+    _save_clip(_people("man", "dance", WIDE, SECONDS * FPS), INPUTS / "flexiact_reference.mp4")
     for file in sorted(INPUTS.iterdir()):
         print(file.name, file.stat().st_size)
 
@@ -113,7 +114,8 @@ def _save_clip(frames: list[Image.Image], file: Path) -> None:
     import av
 
     with av.open(str(file), "w") as container:
-        stream = container.add_stream("h264", rate=FPS, width=TALL[0], height=TALL[1], pix_fmt="yuv420p")
+        width, height = frames[0].size
+        stream = container.add_stream("h264", rate=FPS, width=width, height=height, pix_fmt="yuv420p")
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode())
