@@ -90,6 +90,20 @@ class Frontend:
         """Does what a menu entry does."""
         self.page.evaluate("(name) => app.extensionManager.command.execute(name)", name)
 
+    def browse_templates(self, pack: str, count: int):
+        """The cards of a pack's templates in the dialog that shows them, once all `count` of them have come."""
+        self.command("Comfy.BrowseTemplates")
+        self.page.get_by_role("dialog").get_by_text(pack, exact=True).click()
+        cards = self.page.locator("[data-testid^=template-workflow-]")
+        cards.first.wait_for()
+        while (there := cards.count()) < count:
+            # The first 24 come at once, and more when the last of them is come to.
+            cards.last.scroll_into_view_if_needed()
+            self.page.wait_for_function(
+                "(count) => document.querySelectorAll('[data-testid^=template-workflow-]').length > count", arg=there
+            )
+        return cards
+
     def new_graph(self) -> None:
         """An empty graph in the tab that is open. Forgets what was heard of earlier runs."""
         self._load({"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "links": []})

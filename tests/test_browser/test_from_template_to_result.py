@@ -58,8 +58,7 @@ def test_from_the_template_to_a_video_with_nothing_but_the_browser(browser, comf
     hub.cut, hub.lie, hub.asked = {weights}, {DANCE}, []
     frontend = Frontend(browser, comfy, "nodes2", {"Comfy.VueNodes.Enabled": True})
     page = frontend.page
-    frontend.command("Comfy.BrowseTemplates")
-    page.get_by_role("dialog").get_by_text("ComfyUI-FlexiAct", exact=True).click()
+    frontend.browse_templates("ComfyUI-FlexiAct", len(list(TEMPLATE.parent.glob("*.json"))))
     page.get_by_test_id(f"template-workflow-{TEMPLATE.stem}").click()
     page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'GetReleasedModels')")
     page.wait_for_timeout(1500)

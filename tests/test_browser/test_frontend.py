@@ -108,16 +108,7 @@ def test_what_users_call_it_finds_the_node(frontend, words, node_id, most):
 
 def test_workflows_open_from_templates_with_their_thumbnails(frontend):
     page = frontend.page
-    frontend.command("Comfy.BrowseTemplates")
-    page.get_by_role("dialog").get_by_text(PACK_CARD, exact=True).click()
-    cards = page.locator("[data-testid^=template-workflow-]")
-    cards.first.wait_for()
-    while (there := cards.count()) < len(WORKFLOWS):
-        # The first 24 come at once, and more when the last of them is come to.
-        cards.last.scroll_into_view_if_needed()
-        page.wait_for_function(
-            "(count) => document.querySelectorAll('[data-testid^=template-workflow-]').length > count", arg=there
-        )
+    cards = frontend.browse_templates(PACK_CARD, len(WORKFLOWS))
     for path in WORKFLOWS:
         card = page.get_by_test_id(f"template-workflow-{path.stem}")
         # Pictures are loaded when they come into view.

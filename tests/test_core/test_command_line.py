@@ -45,7 +45,15 @@ def test_who_is_asked_to_end_ends_after_the_step_and_goes_on_from_it(tmp_path, c
     assert torch.equal(whole.losses, parts.losses)
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path):
+@pytest.fixture
+def pythons_own_handler():
+    """Python's own handling of Ctrl-C, which a program that was started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path, pythons_own_handler):
     def ask(index, loss, take_state):
         if index == 3:
             signal.raise_signal(signal.SIGINT)
