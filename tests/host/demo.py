@@ -49,6 +49,8 @@ def run_demo(results: Path) -> None:
         print("Starting ComfyUI without a window", flush=True)
         try:
             with server:
+                if faults := server.import_errors():
+                    raise HostError("ComfyUI did not accept the pack:\n" + "\n".join(faults))
                 action, made = _run(server, ACTION, ["quickstart_reference", "quickstart"])
                 poses, moved = _run(server, POSES, ["dynamictrl_quickstart"])
         finally:
@@ -68,8 +70,6 @@ def run_demo(results: Path) -> None:
 
 def _run(server: ComfyServer, path: Path, names: list[str]) -> tuple[dict, dict[str, Path]]:
     """A workflow's prompt, and the videos of these names that it has just saved."""
-    if faults := server.import_errors():
-        raise HostError("ComfyUI did not accept the pack:\n" + "\n".join(faults))
     workflow, object_info = json.loads(path.read_text(encoding="utf-8")), server.object_info()
     if faults := check_workflow(workflow, object_info):
         raise HostError(f"{path.name} does not fit the nodes:\n" + "\n".join(faults))
@@ -118,12 +118,11 @@ def _rows_of_action(prompt: dict, videos: dict[str, list]) -> list[tuple[str, li
 
 
 def _rows_of_poses(prompt: dict, videos: dict[str, list]) -> list[tuple[str, list]]:
-    sys.path.append(ROOT)
     from flexiact_core.world.actor_cases import driving, example_case, picture_of
 
     inputs = next(node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExamplePerson")
     case = example_case(inputs["person"], inputs["action"])
-    poses, (picture,) = _to_images(driving(case)), _to_images(picture_of(case.actor))
+    poses, (picture,) = to_images(driving(case)), to_images(picture_of(case.actor))
     frames = videos["dynamictrl_quickstart"]
     _check("dynamictrl_quickstart", frames, len(poses), picture.size)
     return [
@@ -140,14 +139,13 @@ def _check(name: str, frames: list, wanted: int, size: tuple[int, int]) -> None:
 
 
 def _target(prompt: dict):
-    sys.path.append(ROOT)
     from flexiact_core.world.shipped import example
 
     inputs = next(node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExampleAction")
-    return _to_images([example(inputs["action"], inputs["target"]).image])[0]
+    return to_images([example(inputs["action"], inputs["target"]).image])[0]
 
 
-def _to_images(frames) -> list:
+def to_images(frames) -> list:
     """Pictures of frames (T, H, W, 3) in 0..1."""
     from PIL import Image
 

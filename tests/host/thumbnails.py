@@ -22,7 +22,7 @@ from flexiact_core.world import shipped
 from .act_vae import poses_instead
 from .amg import change_inputs, with_amg_inputs
 from .core_models import without_core_models
-from .demo import BACKGROUND, contact_sheet, spread
+from .demo import BACKGROUND, contact_sheet, spread, to_images
 from .dynamictrl import put_base, put_inputs, with_drawn_poses, with_stand_ins
 from .environment import ROOT
 from .media import read_frames
@@ -99,7 +99,7 @@ def on_small_world(prompt: dict, action: str, input_folder: Path) -> dict:
     """`prompt`, with models, sizes and words of the small world, and its first target as input_folder/target.png."""
     example = shipped.example(action)
     input_folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(_to_bytes(example.image)).save(input_folder / "target.png")
+    to_images([example.image])[0].save(input_folder / "target.png")
     changes = {
         "LoadCogVideoXI2V": {"model": shipped.LABEL},
         "ApplyRefAdapter": {"adapter_file": f"{shipped.LABEL}/{shipped.refadapter_path().name}"},
@@ -156,7 +156,7 @@ def _actions(prompt: dict) -> list[str]:
 
 
 def _reference(action: str) -> list:
-    return [Image.fromarray(frame) for frame in _to_bytes(shipped.example(action).reference)]
+    return to_images(shipped.example(action).reference)
 
 
 def _draw(rows: list[tuple[str, list]], file: Path) -> Path:
@@ -172,10 +172,6 @@ def _draw(rows: list[tuple[str, list]], file: Path) -> Path:
     square.paste(sheet, ((SIDE_PX - sheet.width) // 2, (SIDE_PX - sheet.height) // 2))
     square.save(file, quality=90)
     return file
-
-
-def _to_bytes(frames):
-    return (frames * 255).round().astype("uint8")
 
 
 if __name__ == "__main__":

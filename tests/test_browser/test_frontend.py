@@ -320,22 +320,24 @@ def test_a_wrong_value_shows_its_sentence_on_the_right_node(frontend, values, se
 
 @nodes2_only
 def test_help_of_every_node_opens(frontend):
-    for node_id, words in ENGLISH.items():
-        frontend.new_graph()
-        frontend.add_node(node_id)
-        check_help(frontend, words, "Inputs")
+    check_all_help(frontend, ENGLISH, "Inputs")
 
 
 def test_help_and_names_are_chinese_for_who_reads_chinese(browser, comfy):
     frontend = Frontend(browser, comfy, "chinese", {"Comfy.VueNodes.Enabled": True, "Comfy.Locale": "zh"})
     try:
-        for node_id, words in CHINESE.items():
-            frontend.new_graph()
-            frontend.add_node(node_id)
-            assert frontend.page.evaluate("() => app.graph.nodes[0].title") == words["display_name"]
-            check_help(frontend, words, "\u8f93\u5165")
+        check_all_help(frontend, CHINESE, "\u8f93\u5165")
     finally:
         frontend.page.close()
+
+
+def check_all_help(frontend: Frontend, language: dict[str, dict], chapter: str) -> None:
+    """Each node has its name and its help page in a language; `chapter` is what that calls the inputs."""
+    for node_id, words in language.items():
+        frontend.new_graph()
+        frontend.add_node(node_id)
+        assert frontend.page.evaluate("() => app.graph.nodes[0].title") == words["display_name"]
+        check_help(frontend, words, chapter)
 
 
 def check_help(frontend: Frontend, words: dict, chapter: str) -> None:

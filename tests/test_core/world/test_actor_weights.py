@@ -12,6 +12,8 @@ from flexiact_core.world.actors import NUM_FRAMES, act_out
 
 STEPS = 12
 CASES = [example_case(number, action) for number, action in enumerate(("jumping_jacks", "lunge", "kick", "squat"))]
+OWN = [case.performance for case in CASES]
+STILLS = torch.stack([picture_of(case.actor).expand(NUM_FRAMES, -1, -1, -1) for case in CASES])
 OTHERS = [act_out(action) for action in ("lunge", "jumping_jacks", "squat", "kick")]
 
 
@@ -36,9 +38,7 @@ def test_its_files_are_within_20_mb():
 
 
 def test_the_person_follows_the_driving_pose_where_a_still_picture_does_not(followed):
-    own = [case.performance for case in CASES]
-    stills = torch.stack([picture_of(case.actor).expand(NUM_FRAMES, -1, -1, -1) for case in CASES])
-    assert near(followed, own) >= near(stills, own) + 0.2
+    assert near(followed, OWN) >= near(STILLS, OWN) + 0.2
 
 
 def test_the_person_follows_another_pose_when_given_that(base, followed):
@@ -50,6 +50,4 @@ def test_the_person_follows_another_pose_when_given_that(base, followed):
 
 def test_without_a_pose_the_action_is_not_made(base):
     videos = perform(base, CASES, [driving(case) for case in CASES], strength=0.0, steps=STEPS)
-    own = [case.performance for case in CASES]
-    stills = torch.stack([picture_of(case.actor).expand(NUM_FRAMES, -1, -1, -1) for case in CASES])
-    assert near(videos, own) <= near(stills, own) + 0.05
+    assert near(videos, OWN) <= near(STILLS, OWN) + 0.05
