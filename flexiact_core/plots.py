@@ -186,6 +186,14 @@ def tile_videos(videos: Sequence[Tensor], frames_each: int = 4, side_px: int = 1
     return torch.cat(rows, dim=0)[None]
 
 
+def draw_over(plot: Tensor, videos: Sequence[Tensor], frames_each: int) -> Tensor:
+    """A picture (1, H, W, 3): frames of each video in a row of its own, as wide as a plot (1, h, W, 3), and that plot
+    below."""
+    width = plot.shape[2]
+    rows = tile_videos(videos, frames_each, side_px=width // frames_each - 4)
+    return torch.cat([torch.nn.functional.pad(rows, (0, 0, 0, width - rows.shape[2])), plot], dim=1)
+
+
 def _in_words(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 

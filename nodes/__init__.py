@@ -28,7 +28,14 @@ from .native import (
 from .native_samplers import CogVideoXNoise, CogVideoXSampler, CogVideoXSchedule
 from .poses import AlignPose, DrawPose
 from .released import GetReleasedModels
-from .world import LoadExampleAction, LoadExamplePerson, MeasureAction, MeasurePerson
+from .world import (
+    LoadExampleAction,
+    LoadExampleAvatar,
+    LoadExamplePerson,
+    MeasureAction,
+    MeasureAvatar,
+    MeasurePerson,
+)
 
 NODE_CLASS_MAPPINGS = {
     "LoadCogVideoXI2V": LoadCogVideoXI2V,
@@ -45,6 +52,8 @@ NODE_CLASS_MAPPINGS = {
     "MeasureAction": MeasureAction,
     "LoadExamplePerson": LoadExamplePerson,
     "MeasurePerson": MeasurePerson,
+    "LoadExampleAvatar": LoadExampleAvatar,
+    "MeasureAvatar": MeasureAvatar,
     "EvaluateVideo": EvaluateVideo,
     "PlaceAvatar": PlaceAvatar,
     "RenderAvatars": RenderAvatars,

@@ -33,12 +33,12 @@ class LoadAMG(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=[LABEL, *find_models()],
-                    default=LABEL,
+                    options=[*find_models(), LABEL],
                     tooltip=(
                         "In models/amg: the authors' non_ema_0640000.pth, a .safetensors of it, or a ModelScope "
                         "text-to-video base (a diffusers folder with unet, or VGen's .pth), which needs an adapter. "
-                        f"{LABEL}: a tiny model without training, to see a workflow run."
+                        "small people (built in): a small trained one of 64x64 pixels, for Load Example Avatar. "
+                        f"{LABEL}: a tiny one without training, to see a workflow run."
                     ),
                 ),
                 io.Combo.Input(

@@ -34,9 +34,11 @@ def find_adapters() -> dict[str, Path]:
 
 
 def find_components() -> dict[str, Path]:
-    """Diffusers folders and checkpoints in models/amg that give text encoder and VAE, by name."""
+    """Diffusers folders and checkpoints in models/amg that give text encoder and VAE, by name; not the shipped model's,
+    which fit that model alone."""
     files = folders.find_files(FILES, CHECKPOINT_WORDS)
-    return {**_find_folders("vae"), **{name: path for name, path in files.items() if name not in find_models()}}
+    whole = {name: path for name, path in _find_folders("vae").items() if not folders.is_shipped(path)}
+    return {**whole, **{name: path for name, path in files.items() if name not in find_models()}}
 
 
 def find_tensors() -> dict[str, Path]:

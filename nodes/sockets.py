@@ -93,6 +93,7 @@ ClipsSocket = io.Custom("FLEXIACT_CLIPS")
 # A scene of the small world and the name of the action it is to do.
 ExampleSocket = io.Custom("FLEXIACT_EXAMPLE")
 PersonSocket = io.Custom("FLEXIACT_PERSON")
+TakeSocket = io.Custom("FLEXIACT_TAKE")
 # Avatars and their places: flexiact_core.avatars.scene.Scene.
 AvatarSceneSocket = io.Custom("AVATAR_SCENE")
 # Joints in OpenPose's JSON, as ComfyUI's own pose nodes have them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host import media, memory
-from .sockets import ExampleSocket, PersonSocket, PosesSocket
+from .sockets import ExampleSocket, PersonSocket, PosesSocket, TakeSocket
 
 
 class LoadExampleAction(io.ComfyNode):
@@ -212,3 +212,107 @@ class MeasurePerson(io.ComfyNode):
         with memory.normal_tensors():
             picture, seen = draw_actor_measure(memory.ordinary(frames).cpu(), example)
         return io.NodeOutput(picture, seen.follow, seen.limbs, seen.nearest)
+
+
+class LoadExampleAvatar(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        from ..flexiact_core.act_vae.figures import ACTIONS
+        from ..flexiact_core.world.takes import CAMERAS, TAKE_FPS, TAKE_FRAMES
+
+        return io.Schema(
+            node_id="LoadExampleAvatar",
+            display_name="Load Example Avatar",
+            category="FlexiAct/small world",
+            description=(
+                "Example inputs for the small AMG that ships with the pack: a gray puppet that does an action before a "
+                "camera, and the words for the person and the scene to make of it. Nothing has to be downloaded."
+            ),
+            search_aliases=["amg example", "demo avatar", "puppet", "example camera"],
+            inputs=[
+                io.Int.Input(
+                    "person",
+                    default=0,
+                    min=0,
+                    max=100000,
+                    tooltip=(
+                        "Which person: each number is another body, clothes and scene. None of them was seen in "
+                        "training of the model."
+                    ),
+                ),
+                io.Combo.Input("action", options=list(ACTIONS), tooltip="What the puppet does."),
+                io.Combo.Input(
+                    "camera",
+                    options=list(CAMERAS),
+                    tooltip=(
+                        "How the camera moves. right, left: it pans, and the puppet goes the other way. in, out: it "
+                        "zooms. around: it goes a quarter of the way around the puppet."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="avatar",
+                    tooltip=f"The gray puppet on black: {TAKE_FRAMES} frames of 64x64 pixels, {TAKE_FPS} per second.",
+                ),
+                io.String.Output(
+                    display_name="prompt", tooltip="Who is seen, in which clothes, before which scene; not the action."
+                ),
+                TakeSocket.Output(
+                    display_name="example", tooltip="The truth about person, action and camera, for Measure Avatar."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, person, action, camera) -> io.NodeOutput:
+        from ..flexiact_core.world.take_cases import example_take
+        from ..flexiact_core.world.takes import render_avatar, take_caption
+
+        with memory.normal_tensors():
+            case = example_take(person, action, camera)
+            return io.NodeOutput(render_avatar(case.take), take_caption(case.take), case)
+
+
+class MeasureAvatar(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MeasureAvatar",
+            display_name="Measure Avatar",
+            category="FlexiAct/small world",
+            description=(
+                "Measures how well a video of the small AMG follows its avatar and shows its scene, against the true "
+                "video, and draws it. The person is told from the ground by colours."
+            ),
+            search_aliases=["amg evaluate", "silhouette", "outline overlap", "camera fidelity"],
+            inputs=[
+                io.Image.Input("frames", tooltip="8 frames of 64x64 pixels, made from the example's avatar."),
+                TakeSocket.Input("example", tooltip="The truth, from Load Example Avatar."),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="picture",
+                    tooltip="Avatar, true video, measured video, and the outline's overlap in each frame.",
+                ),
+                io.Float.Output(
+                    display_name="overlap",
+                    tooltip="How much of the person's outline is the avatar's. 0: nothing. 1: all of it.",
+                ),
+                io.Float.Output(
+                    display_name="camera",
+                    tooltip="How much less that is for another camera's avatar. 0: the camera has no effect.",
+                ),
+                io.String.Output(
+                    display_name="scene", tooltip="The scene whose colour the ground has; empty for no scene's."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, example) -> io.NodeOutput:
+        from ..flexiact_core.world.take_picture import draw_take_measure
+
+        with memory.normal_tensors():
+            picture, seen, less = draw_take_measure(memory.ordinary(frames).cpu(), example)
+        return io.NodeOutput(picture, seen.overlap, less, seen.scene)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..plots import draw_lines, tile_videos
+from ..plots import draw_lines, draw_over
 from .actor_cases import ActorCase, driving
 from .actor_measure import READ, Seen, measure_actor, read_joints, true_joints
 from .actor_render import render_actor
@@ -42,6 +42,4 @@ def draw_actor_measure(frames: Tensor, case: ActorCase) -> tuple[Tensor, Seen]:
     )
     plot = draw_lines(series, title=title, x_label="seconds", width_px=WIDTH_PX)
     true_video = render_actor(case.actor, case.performance)
-    rows = tile_videos([driving(case), true_video, frames], frames_each=9, side_px=WIDTH_PX // 9 - 4)
-    padding = WIDTH_PX - rows.shape[2]
-    return torch.cat([torch.nn.functional.pad(rows, (0, 0, 0, padding)), plot], dim=1), seen
+    return draw_over(plot, [driving(case), true_video, frames], frames_each=9), seen

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..plots import draw_lines, tile_videos
+from ..plots import draw_lines, draw_over
 from .actions import NUM_FRAMES
 from .measure import Fidelity, Identity, features, ideal_of, measure_video, read_track, score
 from .render import render_clip
@@ -47,8 +47,5 @@ def draw_measure(frames: Tensor, scene: Scene, action: str) -> tuple[Tensor, Fid
         f"{identity.words} ({identity.likeness:.2f}); score {score(fidelity, identity):.2f}"
     )
     plot = draw_lines(series, title=title, x_label="seconds", width_px=WIDTH_PX)
-    rows = tile_videos(
-        [torch.from_numpy(render_clip(scene, action).frames), frames.float()], frames_each=9, side_px=WIDTH_PX // 9 - 4
-    )
-    padding = WIDTH_PX - rows.shape[2]
-    return torch.cat([torch.nn.functional.pad(rows, (0, 0, 0, padding)), plot], dim=1), fidelity, identity
+    true_video = torch.from_numpy(render_clip(scene, action).frames)
+    return draw_over(plot, [true_video, frames.float()], frames_each=9), fidelity, identity

@@ -44,6 +44,11 @@ def fae_path(action: str, weights: Path = WEIGHTS) -> Path:
     return weights / "flexiact" / LABEL / f"{ACTIONS[action].name}.safetensors"
 
 
+def camera_path(weights: Path = WEIGHTS) -> Path:
+    """The file of the camera's move that the people's base learned from one clip."""
+    return weights / "flexiact" / ACTORS_LABEL / "camera.safetensors"
+
+
 def reference_scene(action: str) -> Scene:
     """The scene whose clip shows `action` in the examples and taught its FAE. Raises KeyError for unknown actions."""
     number = list(ACTIONS).index(ACTIONS[action].name)

@@ -60,10 +60,17 @@ def make_take_cases(count: int) -> list[TakeCase]:
 
 def take_case(number: int) -> TakeCase:
     """One of endlessly many cases, numbered from 0."""
-    action, camera = list(ACTIONS)[number % len(ACTIONS)], list(CAMERAS)[number % len(CAMERAS)]
-    scene = list(SCENES)[(number // len(CAMERAS) + number) % len(SCENES)]
-    take = sample_take(FIRST_HELD_OUT + number, HELD_OUT_CLOTHES)
-    return TakeCase(replace(take, shot=film(action, camera), scene=scene), action, camera, number)
+    return example_take(number, list(ACTIONS)[number % len(ACTIONS)], list(CAMERAS)[number % len(CAMERAS)])
+
+
+def example_take(person: int, action: str, camera: str) -> TakeCase:
+    """One of endlessly many people who were in no training, numbered from 0, doing an action before a camera.
+
+    Raises KeyError for other names than those of figures.ACTIONS and CAMERAS.
+    """
+    scene = list(SCENES)[(person // len(CAMERAS) + person) % len(SCENES)]
+    take = sample_take(FIRST_HELD_OUT + person, HELD_OUT_CLOTHES)
+    return TakeCase(replace(take, shot=film(action, camera), scene=scene), action, camera, person)
 
 
 def load_small_amg(weights: Path = shipped.WEIGHTS, dtype: torch.dtype = torch.float32) -> AMG:

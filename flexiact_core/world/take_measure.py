@@ -46,7 +46,11 @@ def name_of_scene(frames: Tensor) -> str:
     return nearest if apart[nearest] < _NAMED else ""
 
 
+def overlaps(frames: Tensor, take: Take) -> Tensor:
+    """How much of the person's outline in each of frames (T, 64, 64, 3) is the take's: (T,) in 0..1."""
+    return torch.from_numpy(overlap(silhouette(frames, take).numpy(), take_mask(take).numpy()))
+
+
 def measure_take(frames: Tensor, take: Take) -> SeenTake:
     """What frames (T, 64, 64, 3) in 0..1 show of a take."""
-    masks = overlap(silhouette(frames, take).numpy(), take_mask(take).numpy())
-    return SeenTake(float(masks.mean()), name_of_scene(frames))
+    return SeenTake(float(overlaps(frames, take).mean()), name_of_scene(frames))

@@ -16,7 +16,7 @@ from ..act_vae.figures import ACTIONS, joints_of, postures_of
 from .actor_render import FLOOR_RISE_PX, FLOOR_SHADE, PARTS, colours_of, cover_of_parts, floor_below, paint
 from .actors import SHIRTS, SKINS, TRAINED_CLOTHES, TROUSERS, Actor, sample_actor, sample_performance, settle
 
-TAKE_FRAMES = 8
+TAKE_FRAMES, TAKE_FPS = 8, 8
 # Where the camera looks when it does not pan, px; it zooms about that place.
 CENTRE_X, CENTRE_Y = 32.0, 38.0
 

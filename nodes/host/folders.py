@@ -103,6 +103,11 @@ def find_files(kind: ModelFolder, words: bytes = b"") -> dict[str, Path]:
     return {name: path for name, path in sorted(found.items()) if not words or mentions(path, words)}
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a file or folder comes with the pack."""
+    return path.is_relative_to(PACK)
+
+
 def listed(names: Iterable[str]) -> list[str]:
     """Options of a combo: the names, or the one that says that there are none."""
     return list(names) or [NONE_FOUND]

@@ -76,7 +76,7 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
         put_lora(server.base / "models")
         prompt = with_small_world(prompt, "slide", server.base / "input")
         where = "on the small world, not CogVideoX-5B"
-    if name.startswith("amg_"):
+    if name.startswith("amg_") and name != "amg_quickstart":
         # Of noise a little is enough.
         small = {"AMGSampler": {"width": 128, "height": 128, "steps": 3}}
         prompt = change_inputs(with_amg_inputs(prompt, server.base / "input"), small)

@@ -10,15 +10,19 @@ import pytest
 import torch
 from host.amg import change_inputs, with_amg_inputs
 from host.media import read_frames
-from host.workflow import short_name, to_prompt
+from host.workflow import find_workflow, short_name, to_prompt
 from safetensors.torch import load_file
 
 from flexiact_core.amg.rehearsal import LABEL, make_small_amg
+from flexiact_core.world import shipped
+from flexiact_core.world.take_cases import example_take
+from flexiact_core.world.take_measure import measure_take
 
 from .conftest import WORKFLOWS, load_workflow
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "amg"
-AMG_WORKFLOWS = [path for path in WORKFLOWS if short_name(path).startswith("amg_")]
+QUICKSTART = "amg_quickstart"
+AMG_WORKFLOWS = [path for path in WORKFLOWS if (name := short_name(path)).startswith("amg_") and name != QUICKSTART]
 # What the tests have no time for.
 SMALL = {
     "RenderAvatars": {"width": 64, "height": 64, "num_frames": 4},
@@ -81,6 +85,17 @@ def test_a_workflow_runs_on_random_weights(path, server, object_info):
     assert any("The weights are random: the result is noise" in text for text in run.texts)
 
 
+def test_the_quickstart_runs_as_it_is_shipped_and_the_person_does_what_the_puppet_does(server, object_info):
+    prompt = to_prompt(load_workflow(find_workflow(QUICKSTART)), object_info)
+    (asked,) = (node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExampleAvatar")
+    (file,) = (file for file in server.output_files(server.run(prompt)) if file.suffix == ".mp4")
+    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in read_frames(file)])) / 255
+    case = example_take(asked["person"], asked["action"], asked["camera"])
+    seen = measure_take(frames, case.take)
+    assert seen.scene == case.take.scene and seen.overlap >= 0.6
+    assert measure_take(frames, case.by_other_camera()).overlap <= seen.overlap - 0.1
+
+
 @pytest.mark.parametrize("path", AMG_WORKFLOWS, ids=short_name)
 def test_a_workflow_has_released_settings_and_says_that_its_weights_are_random(path, object_info):
     workflow = load_workflow(path)
@@ -127,5 +142,6 @@ def test_cancel_ends_a_run_within_a_step_and_the_next_one_is_whole(server, relea
 def test_what_is_listed_is_what_lies_in_the_folder(server, released):
     inputs = json.loads(json.dumps(server.object_info()["LoadAMG"]["input"]["required"]))
     options = {name: spec[1]["options"] for name, spec in inputs.items()}
-    assert options["model"] == [LABEL, "model_scope_v1-4_0600000.pth", "non_ema_0640000.pth"]
+    files = ["model_scope_v1-4_0600000.pth", "non_ema_0640000.pth"]
+    assert options["model"] == [*files, shipped.ACTORS_LABEL, LABEL]
     assert options["components"] == ["auto", "sd21"] and options["zero_text"] == ["computed", "zero_y.pt"]

@@ -61,3 +61,22 @@ def test_the_true_video_of_a_person_is_measured_as_true_and_a_still_one_as_less(
     assert picture.ndim == 4 and picture.shape[-1] == 3
     _, near, slope, _ = world.MeasurePerson.execute(image.expand(21, -1, -1, -1), case).args
     assert near < 0.65 and slope == pytest.approx(0, abs=0.05)
+
+
+def test_an_example_avatar_has_a_puppet_and_words_of_one_truth():
+    avatar, prompt, case = world.LoadExampleAvatar.execute(3, "kick", "around").args
+    assert avatar.shape == (8, 64, 64, 3) and avatar[:, 0, 0].max() == 0
+    assert "kick" not in prompt and prompt.endswith(case.take.scene)
+    assert (case.action, case.camera) == ("kick", "around")
+
+
+def test_the_true_video_of_an_avatar_is_measured_as_true_and_a_still_one_as_less():
+    from flexiact_core.world.takes import render_take
+
+    *_, case = world.LoadExampleAvatar.execute(2, "jumping_jacks", "left").args
+    moving = render_take(case.take)
+    picture, overlap, camera, scene = world.MeasureAvatar.execute(moving, case).args
+    assert overlap > 0.8 and camera > 0.3 and scene == case.take.scene
+    assert picture.ndim == 4 and picture.shape[-1] == 3
+    _, still, _, _ = world.MeasureAvatar.execute(moving[:1].expand(8, -1, -1, -1), case).args
+    assert still < overlap - 0.2

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .. import shipped
 from ..actor_cases import (
     ActorCase,
     draw_predicted,
@@ -29,7 +30,7 @@ from ..actor_cases import (
 from ..actor_measure import measure_actor
 from ..actor_render import draw_actor_poses, render_actor
 from ..actors import CAMERAS, NUM_FRAMES, PAN_PX, Performance, act_out, actor_caption, other_action
-from .actor_action import CAMERA, learn_camera
+from .actor_action import CAMERA
 from .table import begin, fill_rows, interval_table, read_results, table_parser
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ class Bench:
 
     @cached_property
     def camera(self) -> list[tuple[FAE, float]]:
-        """The action of a camera, learned from one clip."""
-        return [(learn_camera(self.base), 1.0)]
+        """The move of a camera, as it was learned from one clip."""
+        from ...flexiact.fae import load_fae
+
+        return [(load_fae(shipped.camera_path(self.weights)), 1.0)]
 
     def make(self, drawn: Callable[[ActorCase], Tensor], words: Callable[[ActorCase], str] | None = None, **how):
         """Videos in which the cases' people follow what is drawn for each."""

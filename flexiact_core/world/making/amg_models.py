@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TEXT_WIDTH = 64
 TEXT_TOKENS = 16
 UNET_WIDTHS = (48, 96)
+HEAD_WIDTH = 16
 VAE_WIDTHS = (16, 32, 64, 96)
 _MARKS = ("<pad>", "<|startoftext|>", "<|endoftext|>", "<unk>")
 
@@ -49,8 +50,8 @@ def make_amg_unet() -> UNet3DConditionModel:
         up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
         layers_per_block=1,
         cross_attention_dim=TEXT_WIDTH,
-        # As for the released one, the layer behind conv_in has eight heads of this width.
-        attention_head_dim=UNET_WIDTHS[0] // 8,
+        # The width of a head, whatever diffusers calls it; the layer behind conv_in has eight. Narrower ones cost more.
+        attention_head_dim=HEAD_WIDTH,
         norm_num_groups=8,
     )
 

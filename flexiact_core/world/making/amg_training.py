@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...amg.pictures import decode_latents, draw_latents, encode_frames
 from ...amg.sampling import NUM_TIMESTEPS, make_scheduler
@@ -135,7 +136,9 @@ class AMGTask(EncodedTask):
         dtype = next(module.parameters()).dtype
         text = module["text_encoder"](tokens).last_hidden_state.to(dtype)
         model_input = torch.cat([noisy, avatar], dim=1).to(self.device, dtype)
-        predicted = module["unet"](model_input, timesteps.to(self.device), encoder_hidden_states=text).sample
+        # The fused attention is slow going backward on short sequences on a CPU.
+        with sdpa_kernel(SDPBackend.MATH):
+            predicted = module["unet"](model_input, timesteps.to(self.device), encoder_hidden_states=text).sample
         error = (predicted.float() - noise.to(self.device)).square().mean((1, 2, 3, 4))
         return (error * weight.to(self.device)).mean()
 

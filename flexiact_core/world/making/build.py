@@ -1,9 +1,9 @@
 """All weights of the small world from nothing: `python -m flexiact_core.world.making.build`.
 
-Stages: vae, data, base, decoder, refadapter, fae; for the people actor_vae, actor_data, actor_base; and
-for AMG amg_vae, amg_data, amg_unet. Every stage resumes where it was stopped; a stage that is done is
-skipped. Checkpoints and data lie in the folder --work, what ships in --out. --start trains on from the
-base of another weights folder instead of from nothing. With limits on wall time (--vae-minutes,
+Stages: vae, data, base, decoder, refadapter, fae; for the people actor_vae, actor_data, actor_base, actor_action;
+and for AMG amg_vae, amg_data, amg_unet. Every stage resumes where it was stopped; a stage that is done is skipped.
+Checkpoints and data lie in the folder --work, what ships in --out. --start trains on from the base of another weights
+folder instead of from nothing. With limits on wall time (--vae-minutes,
 --base-minutes and so on) the learning rate falls to the end of the time instead of the last step.
 """
 
@@ -23,6 +23,7 @@ from .. import shipped
 from ..actions import ACTIONS
 from ..scenes import vocabulary
 from . import hogwild
+from .actor_action import build_camera
 from .actor_build import build_actor_base, build_actor_data, train_actor_vae
 from .amg_build import build_amg, build_amg_data, train_amg_vae
 from .base_training import BaseTask, encode_data, encode_scene
@@ -138,6 +139,11 @@ def build_actions(work: Path, chosen: argparse.Namespace) -> None:
     build_faes(chosen.out, device=chosen.device, workers=chosen.workers)
 
 
+def build_actor_action(work: Path, chosen: argparse.Namespace) -> None:
+    """Learns and writes the camera's move of the people's base."""
+    build_camera(chosen.out)
+
+
 STAGES = {
     "vae": train_vae,
     "data": build_data,
@@ -148,6 +154,7 @@ STAGES = {
     "actor_vae": train_actor_vae,
     "actor_data": build_actor_data,
     "actor_base": build_actor_base,
+    "actor_action": build_actor_action,
     "amg_vae": train_amg_vae,
     "amg_data": build_amg_data,
     "amg_unet": build_amg,

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from flexiact_core.flexiact.fae import load_fae
 from flexiact_core.world import shipped
 from flexiact_core.world.actor_cases import driving, example_case, load_actors, perform, picture_of
-from flexiact_core.world.actor_measure import follow_share
+from flexiact_core.world.actor_measure import follow_share, measure_actor
 from flexiact_core.world.actor_render import draw_actor_poses
-from flexiact_core.world.actors import NUM_FRAMES, act_out
+from flexiact_core.world.actors import NUM_FRAMES, PAN_PX, act_out
 
 STEPS = 12
 CASES = [example_case(number, action) for number, action in enumerate(("jumping_jacks", "lunge", "kick", "squat"))]
@@ -51,3 +52,19 @@ def test_the_person_follows_another_pose_when_given_that(base, followed):
 def test_without_a_pose_the_action_is_not_made(base):
     videos = perform(base, CASES, [driving(case) for case in CASES], strength=0.0, steps=STEPS)
     assert near(videos, OWN) <= near(STILLS, OWN) + 0.05
+
+
+def test_a_learned_camera_and_a_driving_pose_act_together_each_as_much_as_alone(base, followed):
+    camera = [(load_fae(shipped.camera_path()), 1.0)]
+    resting = [draw_actor_poses(case.actor, act_out(None)) for case in CASES]
+    panned = perform(base, CASES, resting, faes=camera, steps=STEPS)
+    both = perform(base, CASES, [driving(case) for case in CASES], faes=camera, steps=STEPS)
+
+    def middle(videos, what):
+        seen = [measure_actor(video, case.actor, case.performance) for video, case in zip(videos, CASES, strict=True)]
+        # The pattern of one ground comes again, and its place is misread.
+        return float(np.median([getattr(one, what) for one in seen]))
+
+    assert middle(panned, "pan") >= PAN_PX / 2 and abs(middle(followed, "pan")) <= 1
+    assert middle(both, "pan") >= 0.8 * middle(panned, "pan")
+    assert middle(both, "limbs") >= 0.8 * middle(followed, "limbs")

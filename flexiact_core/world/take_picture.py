@@ -1,0 +1,45 @@
+"""The measure of a video of a take as a picture: the avatar, the true video, the one measured."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+from ..plots import draw_lines, draw_over
+from .scenes import FRAME_PX
+from .take_cases import TakeCase
+from .take_measure import SeenTake, measure_take, overlaps
+from .takes import TAKE_FPS, TAKE_FRAMES, render_avatar, render_take
+
+WIDTH_PX = 960
+
+
+def draw_take_measure(frames: Tensor, case: TakeCase) -> tuple[Tensor, SeenTake, float]:
+    """A picture (1, H, W, 3) in 0..1 of how frames follow the avatar of a case, what they show, and how much less of
+    another camera's outline.
+
+    frames is (8, 64, 64, 3) in 0..1. Rows: the avatar, the true video, the frames. Below, the outline's overlap in each
+    frame, with the avatar's and with that of the same person before another camera.
+    Raises ShapeError if the frames are of another number or size.
+    """
+    if tuple(frames.shape) != (TAKE_FRAMES, FRAME_PX, FRAME_PX, 3):
+        raise ShapeError(
+            f"frames: {TAKE_FRAMES} of {FRAME_PX}x{FRAME_PX} pixels expected, {list(frames.shape)} found. Only videos "
+            "of the small people can be measured; sample with their size, all frames of the avatar."
+        )
+    frames = frames.float()
+    seen, other = measure_take(frames, case.take), case.by_other_camera()
+    less = seen.overlap - measure_take(frames, other).overlap
+    seconds = (torch.arange(TAKE_FRAMES) / TAKE_FPS).tolist()
+    series = [
+        ("with the avatar's outline", seconds, overlaps(frames, case.take).tolist()),
+        ("with another camera's", seconds, overlaps(frames, other).tolist()),
+    ]
+    title = (
+        f"outline's overlap {seen.overlap:.2f}, with another camera's {less:.2f} less; "
+        f"scene: {seen.scene or 'none that has a name'}"
+    )
+    plot = draw_lines(series, title=title, x_label="seconds", width_px=WIDTH_PX)
+    videos = [render_avatar(case.take), render_take(case.take), frames]
+    return draw_over(plot, videos, TAKE_FRAMES), seen, less
