@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..amg.model import AMG
 
 CPU = torch.device("cpu")
-STEPS, CFG = 20, 1.5
+STEPS, CFG = 20, 3.0
 # Another camera, which moves along another way.
 OTHER_CAMERA = {"right": "left", "left": "in", "in": "right", "out": "left", "around": "out"}
 

@@ -15,6 +15,8 @@ from flexiact_core.world.actor_cases import driving, example_case, load_actors
 from flexiact_core.world.actor_cases import perform as follow
 from flexiact_core.world.cases import SETTINGS, Case, load_world, make_cases, sample_videos
 from flexiact_core.world.scenes import caption, sample_target
+from flexiact_core.world.take_cases import film_takes, load_small_amg, take_case
+from flexiact_core.world.takes import TAKE_FPS, render_avatar, take_caption
 
 from .pictures import DOCS, ROOT, tile
 
@@ -22,6 +24,7 @@ ONE_SUBJECT = ("jump", "slide", "spin", "grow", "hop")
 # The action whose targets are shown doing others too, so that one subject is seen in all of them.
 OF_TARGETS = "jump"
 FOLLOWED = ("jumping_jacks", "kick", "lunge", "wave", "bow", "walk")
+FILMED = 5
 CONTRARY = ("jump", "slide", "grow", "pan")
 TILE_PX, GAP_PX, LABEL_PX, SIDE_PX = 128, 6, 20, 140
 # A moment to look at the end before it begins again.
@@ -52,6 +55,11 @@ def main() -> None:
         DOCS / "people.webp", [name.replace("_", " ") for name in FOLLOWED],
         {"poses": poses, "result": follow(load_actors(), people, poses)}, actors.FPS,
     )  # fmt: skip
+    takes = [take_case(number) for number in range(FILMED)]
+    avatars, said = [render_avatar(case.take) for case in takes], [take_caption(case.take) for case in takes]
+    made = film_takes(load_small_amg(), avatars, said, [case.seed for case in takes])
+    labels = [f"{case.action.replace('_', ' ')}, {case.camera}" for case in takes]
+    write_moving(DOCS / "avatars.webp", labels, {"avatar": avatars, "result": made}, TAKE_FPS)
 
 
 def perform(world, action: str, target: int) -> np.ndarray:

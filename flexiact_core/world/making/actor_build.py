@@ -1,6 +1,6 @@
 """The stages that make the people's base: its VAE, its data, its transformer and text encoder.
 
-The VAE starts from the small world's shipped one, which draws soft shapes already.
+The VAE starts from the small world's of the same weights folder, which draws soft shapes already.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def train_actor_vae(work: Path, chosen: argparse.Namespace) -> None:
-    """Trains the people's VAE into work/actor_vae.pt, from the shipped small world's."""
+    """Trains the people's VAE into work/actor_vae.pt, from the small world's in the weights folder."""
     from diffusers import AutoencoderKLCogVideoX
 
     plan = hogwild.plan_of(
         chosen, steps=chosen.actor_vae_steps, minutes=chosen.actor_vae_minutes, learning_rate=1e-3, ema_decay=0.99
     )
-    start = AutoencoderKLCogVideoX.from_pretrained(shipped.base_folder() / "vae").float().state_dict()
+    start = AutoencoderKLCogVideoX.from_pretrained(shipped.base_folder(chosen.out) / "vae").float().state_dict()
     hogwild.run(ActorVAETask(), plan, work / "actor_vae.pt", start)
 
 

@@ -84,30 +84,32 @@ def learn_action(
     return state.parameters[TOKENS]
 
 
-def build_faes(weights: Path, *, device: str, workers: int, actions: tuple[str, ...] = tuple(ACTIONS)) -> None:
+def build_faes(
+    weights: Path, *, device: str, workers: int, steps: int = FAE_STEPS, actions: tuple[str, ...] = tuple(ACTIONS)
+) -> None:
     """Writes the FAE of every action into a weights folder, and beside it the clip it is learned from.
 
-    FAEs that exist are kept.
+    FAEs that exist are kept. steps: at each of the two learning rates.
     """
     from ...video_files import write_preview
 
     missing = [name for name in actions if not shipped.fae_path(name, weights).exists()]
-    _spread(_learn_actions, missing, weights, device, workers)
+    _spread(_learn_actions, missing, weights, device, workers, steps)
     for name in actions:
         clip = torch.from_numpy(shipped.example(name).reference)
         write_preview(shipped.fae_path(name, weights).with_suffix(".mp4"), clip, shipped.FPS)
 
 
-def _spread(work: Callable[..., None], missing: list, weights: Path, device: str, workers: int) -> None:
-    """Runs `work` on every workers-th item in as many processes."""
+def _spread(work: Callable[..., None], missing: list, weights: Path, device: str, workers: int, *more: object) -> None:
+    """Runs `work` on every workers-th item in as many processes; `more` is given to each."""
     workers = min(workers, len(missing)) if device == "cpu" else 1
     if workers == 1:
-        work(0, missing, weights, device, 1)
+        work(0, missing, weights, device, 1, *more)
     elif missing:
-        torch.multiprocessing.spawn(work, args=(missing, weights, device, workers), nprocs=workers)
+        torch.multiprocessing.spawn(work, args=(missing, weights, device, workers, *more), nprocs=workers)
 
 
-def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, workers: int) -> None:
+def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, workers: int, steps: int) -> None:
     from ...cogvideox.loading import load_base
     from ...cogvideox.model import base_signature
     from ...flexiact.fae import FAE, save_fae
@@ -116,12 +118,12 @@ def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, wo
     _settle_worker(base, device)
     for action in missing[rank::workers]:
         started = time.monotonic()
-        tokens = learn_action(base, action, settle_steps=FAE_SETTLE_STEPS, device=device)
+        tokens = learn_action(base, action, steps=steps, settle_steps=steps, device=device)
         metadata = {
             "base": base_signature(base.transformer),
             "name": action,
             "caption": shipped.example(action).reference_caption,
-            "steps": str(FAE_STEPS + FAE_SETTLE_STEPS),
+            "steps": str(2 * steps),
         }
         save_fae(FAE(tokens.half(), name=action, metadata=metadata), shipped.fae_path(action, weights))
         log.info("fae %s: %.0f s", action, time.monotonic() - started)

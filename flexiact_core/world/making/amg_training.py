@@ -29,7 +29,7 @@ VAE_BATCH = 16
 AVATAR_SHARE = 0.4
 NO_CAPTION = 0.1
 # The error of the noise says little of the video where there is hardly anything but noise; there it counts more.
-MOST_WEIGHT = 8.0
+MOST_WEIGHT = 40.0
 
 
 class AMGVAETask:

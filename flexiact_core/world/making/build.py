@@ -136,7 +136,7 @@ def build_actions(work: Path, chosen: argparse.Namespace) -> None:
     if chosen.fresh:
         for action in ACTIONS:
             shipped.fae_path(action, chosen.out).unlink(missing_ok=True)
-    build_faes(chosen.out, device=chosen.device, workers=chosen.workers)
+    build_faes(chosen.out, device=chosen.device, workers=chosen.workers, steps=chosen.fae_steps)
 
 
 def build_actor_action(work: Path, chosen: argparse.Namespace) -> None:
@@ -182,6 +182,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=16)
     add("--clips", type=int, default=5120)
     add("--refadapter-minutes", type=float)
+    add("--fae-steps", type=int, default=200, help="at each of two learning rates")
     add("--actor-vae-steps", type=int, default=1200, help="per worker")
     add("--actor-vae-minutes", type=float)
     add("--actor-clips", type=int, default=2048)

@@ -33,11 +33,8 @@ from ..cases import (
     sample_videos,
 )
 from .adapter_training import FAE_SETTLE_STEPS, learn_action
-from .hogwild import faster_format
 
 log = logging.getLogger(__name__)
-
-STEPS = 15
 
 
 def run_setting(world: World, setting: Setting, actions: Sequence[str], num_targets: int, num_seeds: int) -> list[dict]:
@@ -55,7 +52,7 @@ def run_setting(world: World, setting: Setting, actions: Sequence[str], num_targ
             tokens = world.faes[action] if setting.fae else None
             if setting.learned:
                 tokens = learn_action(world.base, action, settle_steps=FAE_SETTLE_STEPS, **dict(setting.learned))
-            videos = sample_videos(world, cases, tokens, bias=setting.bias, refadapter=setting.refadapter, steps=STEPS)
+            videos = sample_videos(world, cases, tokens, bias=setting.bias, refadapter=setting.refadapter)
         records += measure_cases(cases, videos)
     return records
 
@@ -142,7 +139,7 @@ def table_parser(description: str, out: str, rows: Iterable[str]) -> argparse.Ar
     parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS)
     parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--rows", default=",".join(rows), help="comma separated: " + ", ".join(rows))
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="what this machine is faster in, if not said")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="as nodes on a CPU: float32")
     parser.add_argument("--threads", type=int, default=1)
     return parser
 
@@ -151,7 +148,7 @@ def begin(chosen: argparse.Namespace) -> torch.dtype:
     """Sets up a table's process, and gives the number format that models are to be loaded in."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(chosen.threads)
-    return getattr(torch, chosen.dtype) if chosen.dtype else faster_format()
+    return getattr(torch, chosen.dtype)
 
 
 def fill_rows(chosen: argparse.Namespace, run: Callable[[str], list[dict]], make: Callable[[], str], name: str) -> None:
