@@ -139,7 +139,8 @@ def table_parser(description: str, out: str, rows: Iterable[str]) -> argparse.Ar
     parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS)
     parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--rows", default=",".join(rows), help="comma separated: " + ", ".join(rows))
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="as nodes on a CPU: float32")
+    formats = ("float32", "bfloat16")
+    parser.add_argument("--dtype", choices=formats, default=formats[0], help="nodes take float32 on a CPU")
     parser.add_argument("--threads", type=int, default=1)
     return parser
 
