@@ -46,7 +46,7 @@ def fae_path(action: str, weights: Path = WEIGHTS) -> Path:
 
 def camera_path(weights: Path = WEIGHTS) -> Path:
     """The file of the camera's move that the people's base learned from one clip."""
-    return weights / "flexiact" / ACTORS_LABEL / "camera.safetensors"
+    return weights / "flexiact" / ACTORS_LABEL / "pan.safetensors"
 
 
 def reference_scene(action: str) -> Scene:

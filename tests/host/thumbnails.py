@@ -81,7 +81,7 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
         small = {"AMGSampler": {"width": 128, "height": 128, "steps": 3}}
         prompt = change_inputs(with_amg_inputs(prompt, server.base / "input"), small)
         where = "random weights, so noise"
-    if name.startswith("dynamictrl_") and name != "dynamictrl_quickstart":
+    if name.startswith("dynamictrl_") and name not in ("dynamictrl_quickstart", "dynamictrl_camera"):
         put_base(server.base / "models")
         put_inputs(server.base / "input")
         prompt, where = with_drawn_poses(with_stand_ins(prompt)), "random weights, so noise"
@@ -91,7 +91,7 @@ def make_thumbnail(server: ComfyServer, name: str, folder: Path) -> Path:
     results = list(_results(server, prompt, run, where))
     if not results:
         raise HostError(f"{name} ended well, but saved no video.")
-    references = [(f"reference: {action}", _reference(action)) for action in _actions(prompt)]
+    references = [(f"reference: {clip.stem}", read_frames(clip)) for clip in _clips(prompt)]
     return _draw(references + results, folder / f"{find_workflow(name).stem}.jpg")
 
 
@@ -148,15 +148,12 @@ def _results(server: ComfyServer, prompt: dict, run: Run, where: str) -> Iterato
             label = ""
 
 
-def _actions(prompt: dict) -> list[str]:
-    nodes = list(prompt.values())
-    files = [node["inputs"]["fae_file"] for node in nodes if node["class_type"] == "LoadFAEEmbedding"]
+def _clips(prompt: dict) -> list[Path]:
+    """The clips that the actions of a prompt were learned from, which lie beside them."""
+    nodes, shipped_files = list(prompt.values()), shipped.fae_path("jump").parents[1]
+    files = [shipped_files / node["inputs"]["fae_file"] for node in nodes if node["class_type"] == "LoadFAEEmbedding"]
     examples = [node["inputs"]["action"] for node in nodes if node["class_type"] == "LoadExampleAction"]
-    return [Path(file).stem for file in files] or examples[:1]
-
-
-def _reference(action: str) -> list:
-    return to_images(shipped.example(action).reference)
+    return [file.with_suffix(".mp4") for file in files or map(shipped.fae_path, examples[:1])]
 
 
 def _draw(rows: list[tuple[str, list]], file: Path) -> Path:

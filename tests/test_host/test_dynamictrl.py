@@ -14,12 +14,17 @@ from host.workflow import find_workflow, short_name, to_prompt
 from PIL import Image
 
 from flexiact_core.world.actor_cases import example_case
-from flexiact_core.world.actor_measure import follow_share
+from flexiact_core.world.actor_measure import follow_share, measure_actor
+from flexiact_core.world.actors import PAN_PX
 
 from .conftest import WORKFLOWS, load_workflow
 
-QUICKSTART = "dynamictrl_quickstart"
-OURS = {name: path for path in WORKFLOWS if (name := short_name(path)).startswith("dynamictrl_") and name != QUICKSTART}
+QUICKSTART, CAMERA = "dynamictrl_quickstart", "dynamictrl_camera"
+OURS = {
+    name: path
+    for path in WORKFLOWS
+    if (name := short_name(path)).startswith("dynamictrl_") and name not in (QUICKSTART, CAMERA)
+}
 # Videos of each: one for each prompt.
 MADE = {
     "dynamictrl_avatars": 1, "dynamictrl_pose": 1, "dynamictrl_background": 3, "dynamictrl_clothes": 2,
@@ -63,16 +68,27 @@ def test_a_workflow_runs_on_a_random_base_and_its_sound_is_as_long_as_its_frames
         assert seconds is None if name in SILENT else abs(seconds - NUM_FRAMES / 16) <= 2 * 1024 / 16000
 
 
-def test_the_quickstart_runs_as_it_is_shipped_and_the_person_follows_the_poses(host, object_info):
-    prompt = to_prompt(load_workflow(find_workflow(QUICKSTART)), object_info)
+def on_small_people(name, host, object_info):
+    """The case that a workflow of the small people asks for, and the frames that it makes as it is shipped."""
+    prompt = to_prompt(load_workflow(find_workflow(name)), object_info)
     (asked,) = (node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExamplePerson")
     (file,) = (file for file in host.output_files(host.run(prompt)) if file.suffix == ".mp4")
     frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in read_frames(file)])) / 255
-    case = example_case(asked["person"], asked["action"])
     assert frames.shape == (21, 64, 64, 3)
+    return example_case(asked["person"], asked["action"]), frames
+
+
+def test_the_quickstart_runs_as_it_is_shipped_and_the_person_follows_the_poses(host, object_info):
+    case, frames = on_small_people(QUICKSTART, host, object_info)
     assert follow_share(frames, case.actor, case.performance) >= 0.8
     still = frames[:1].expand(21, -1, -1, -1)
     assert follow_share(still, case.actor, case.performance) < 0.65
+
+
+def test_poses_and_a_learned_camera_move_act_in_one_run(host, object_info):
+    case, frames = on_small_people(CAMERA, host, object_info)
+    seen = measure_actor(frames, case.actor, case.performance)
+    assert seen.pan >= PAN_PX / 2 and seen.limbs >= 0.6
 
 
 def test_workflows_name_released_files_and_settings(object_info):
