@@ -34,13 +34,18 @@ def mean(records, value):
 
 
 def test_every_file_is_there_and_all_are_within_20_mb():
-    # The small people's base is made into the same folder.
-    people = shipped.actors_folder()
-    files = [file for file in shipped.WEIGHTS.rglob("*") if file.is_file() and not file.is_relative_to(people)]
+    # What belongs to the small people lies in the same folders, under their own name.
+    files = [file for file in shipped.WEIGHTS.rglob("*") if file.is_file() and shipped.ACTORS_LABEL not in file.parts]
     assert all(shipped.fae_path(action).exists() for action in ACTIONS)
     assert shipped.refadapter_path().exists()
     assert max(file.stat().st_size for file in files) < 16e6
     assert sum(file.stat().st_size for file in files) <= 20e6
+
+
+def test_what_the_other_systems_ship_is_within_30_mb():
+    folders = [shipped.WEIGHTS / "act_vae", *shipped.WEIGHTS.glob(f"*/{shipped.ACTORS_LABEL}")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    assert len(folders) == 4 and sum(file.stat().st_size for file in files) <= 30e6
 
 
 # Each beside one it could be mistaken for.
