@@ -9,7 +9,7 @@ from ..errors import ShapeError
 from ..plots import draw_lines, draw_over
 from .scenes import FRAME_PX
 from .take_cases import TakeCase
-from .take_measure import SeenTake, measure_take, overlaps
+from .take_measure import SeenTake, name_of_scene, overlaps
 from .takes import TAKE_FPS, TAKE_FRAMES, render_avatar, render_take
 
 WIDTH_PX = 960
@@ -29,12 +29,13 @@ def draw_take_measure(frames: Tensor, case: TakeCase) -> tuple[Tensor, SeenTake,
             "of the small people can be measured; sample with their size, all frames of the avatar."
         )
     frames = frames.float()
-    seen, other = measure_take(frames, case.take), case.by_other_camera()
-    less = seen.overlap - measure_take(frames, other).overlap
+    own, other = overlaps(frames, case.take), overlaps(frames, case.by_other_camera())
+    seen = SeenTake(float(own.mean()), name_of_scene(frames))
+    less = seen.overlap - float(other.mean())
     seconds = (torch.arange(TAKE_FRAMES) / TAKE_FPS).tolist()
     series = [
-        ("with the avatar's outline", seconds, overlaps(frames, case.take).tolist()),
-        ("with another camera's", seconds, overlaps(frames, other).tolist()),
+        ("with the avatar's outline", seconds, own.tolist()),
+        ("with another camera's", seconds, other.tolist()),
     ]
     title = (
         f"outline's overlap {seen.overlap:.2f}, with another camera's {less:.2f} less; "

@@ -36,11 +36,8 @@ def learn_camera(base: CogVideoXI2V, steps: int = STEPS, seed: int = 0) -> FAE:
     from ...flexiact.fit import TOKENS, fit_fae
     from ...training import Course
 
-    cpu, plain, caption = (
-        torch.device("cpu"),
-        without_pose_norms(base.transformer),
-        actor_caption(sample_actor(REFERENCE)),
-    )
+    cpu, plain = torch.device("cpu"), without_pose_norms(base.transformer)
+    caption = actor_caption(sample_actor(REFERENCE))
     length = base.transformer.config.max_text_seq_length
     words, empty = (encode_prompt(base.text_encoder, base.tokenizer, text, length, cpu) for text in (caption, ""))
     clips = encode_clips(base.vae, [reference_clip()], words, empty, cpu)
