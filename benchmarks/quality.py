@@ -107,7 +107,7 @@ def draw(world: World, case: Case, scheduler: str, steps: int, file: Path) -> Pa
 def compare_decodes(world: World, action: str = "pan") -> list[str]:
     """Rows on 480x720 frames decoded in tiles against the same latents decoded whole, by the small world's VAE."""
     vae = world.base.vae
-    frames = torch.from_numpy(render_clip(shipped.reference_scene(action), action).frames[:9])
+    frames = torch.from_numpy(render_clip(shipped.REFERENCE, action).frames[:9])
     large = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2), (480, 720), mode="bicubic").clamp(0, 1)
     posterior = encode_pixels(vae, to_model_pixels(large.permute(0, 2, 3, 1)), CPU)
     latents = posterior.mean * vae.config.scaling_factor

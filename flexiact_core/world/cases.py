@@ -132,7 +132,7 @@ def load_world(weights: Path = shipped.WEIGHTS, dtype: torch.dtype = torch.float
 
 def make_cases(action: str, setting: Setting, num_targets: int, num_seeds: int) -> list[Case]:
     """The cases of one action in one row: every target with every seed."""
-    reference = shipped.reference_scene(action)
+    reference = shipped.REFERENCE
     cases = []
     for target in range(num_targets):
         scene = TARGETS[setting.targets](target, reference)

@@ -15,7 +15,7 @@ import numpy as np
 from ..metrics.silhouettes import overlap
 from .actions import ACTIONS, GROW_FACTOR, PAN_PX, SLIDE_PX, ZOOM_FACTOR, motion_of
 from .render import SHADE, Track, render_background, render_clip, render_frames, render_sprite, track_of
-from .scenes import COLOURS, SHAPES, Scene
+from .scenes import SHAPES, Scene
 
 # How sure a pixel has to be, in squared colour distance.
 _SOFTNESS = 0.008
@@ -67,7 +67,7 @@ def _read(frames: np.ndarray, scene: Scene) -> tuple[Track, np.ndarray, np.ndarr
     """The track, and the cover of the lit and the shaded half, each (T, 64, 64)."""
     pan, zoom = _read_camera(frames, scene)
     background = render_background(scene, pan, zoom)
-    lit = np.asarray(COLOURS[scene.colour], dtype=np.float32)
+    lit = np.asarray(scene.rgb, dtype=np.float32)
     distance = np.stack([np.square(frames - c).sum(-1) for c in (background, lit, lit * SHADE)])
     share = np.exp(-(distance - distance.min(0)) / _SOFTNESS)
     share /= share.sum(0)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .actions import Motion, from_pose, motion_of
-from .scenes import COLOURS, FRAME_PX, TONES, Scene, caption
+from .scenes import FRAME_PX, TONES, Scene, caption
 
 # Felt rather than cut out: a VAE this small keeps soft outlines in place and lets hard ones smear.
 EDGE_PX = 4.0
 PATTERN_CONTRAST = 0.09
+STONE_CONTRAST = 0.15
 SHADE = 0.55  # of the lower half, so that a turn shows on every shape
 
 
@@ -84,9 +85,10 @@ def render_background(scene: Scene, pan: np.ndarray, zoom: np.ndarray, step: int
     pan, zoom = (np.asarray(v, dtype=np.float64)[:, None, None] for v in (pan, zoom))
     u, v = _grid(step)
     centre = FRAME_PX / 2
+    world_x, world_y = centre + (u - centre) / zoom + pan, centre + (v - centre) / zoom
     turn = 2 * math.pi / scene.pattern_px
-    x = turn * (centre + (u - centre) / zoom + pan) + 2 * math.pi * scene.phase_x
-    y = turn * (centre + (v - centre) / zoom) + 2 * math.pi * scene.phase_y
+    x = turn * world_x + 2 * math.pi * scene.phase_x
+    y = turn * world_y + 2 * math.pi * scene.phase_y
     if scene.pattern == "striped":
         wave = np.sin(0.8 * x + 0.6 * y)
     elif scene.pattern == "dotted":
@@ -96,8 +98,12 @@ def render_background(scene: Scene, pan: np.ndarray, zoom: np.ndarray, step: int
         wave = np.tanh(2.0 * np.sin(x) * np.sin(y))
     else:
         raise ValueError(f"no pattern is called {scene.pattern!r}.")
-    tone = np.asarray(TONES[scene.tone])
-    return (tone + PATTERN_CONTRAST * wave[..., None]).astype(np.float32)
+    light = PATTERN_CONTRAST * wave
+    for stone_x, stone_y, radius, lightness in scene.stones:
+        away = np.hypot(world_x - stone_x, world_y - stone_y) - radius
+        cover = np.clip(0.5 - away * zoom / EDGE_PX, 0.0, 1.0)
+        light += cover * (STONE_CONTRAST * lightness - light)
+    return (np.asarray(TONES[scene.tone]) + light[..., None]).astype(np.float32)
 
 
 def render_sprite(scene: Scene, track: Track) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +117,7 @@ def render_sprite(scene: Scene, track: Track) -> tuple[np.ndarray, np.ndarray]:
     y = (-np.sin(turn) * du + np.cos(turn) * dv) / radius
     cover = np.clip(0.5 - _distance(scene.shape, x, y) * radius / EDGE_PX, 0.0, 1.0)
     lower = np.clip(0.5 + y * radius / EDGE_PX, 0.0, 1.0)[..., None]
-    colour = np.asarray(COLOURS[scene.colour]) * (1.0 - (1.0 - SHADE) * lower)
+    colour = np.asarray(scene.rgb) * (1.0 - (1.0 - SHADE) * lower)
     return colour.astype(np.float32), cover.astype(np.float32)
 
 

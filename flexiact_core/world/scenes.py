@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .actions import ACTIONS
+from .actions import ACTIONS, PAN_PX
 
 FRAME_PX = 64
 
@@ -33,6 +33,7 @@ TONES: dict[str, tuple[float, float, float]] = {
 }
 
 PATTERNS = ("striped", "dotted", "checkered")
+NUM_STONES = 6
 
 # Each shape and each colour lacks from training only in these pairs, so a target
 # made of them is new while all of its words are known.
@@ -56,6 +57,9 @@ class Scene:
 
     x, y: centre, px. radius: px. angle: degrees, clockwise, 0 is upright.
     pattern_px: period of the background pattern; phase_x, phase_y: its place, in turns.
+    stones: landmarks of the background, each (x, y, radius, lightness), px and -1 (dark) or 1 (light). Without them
+    a zoom of so slow a pattern hardly shows.
+    mixed: the sprite's colour, RGB in 0..1, where it is none that has a name; captions then say none.
     """
 
     shape: str
@@ -69,6 +73,13 @@ class Scene:
     phase_x: float
     phase_y: float
     angle: float = 0.0
+    stones: tuple[tuple[float, float, float, float], ...] = ()
+    mixed: tuple[float, float, float] | None = None
+
+    @property
+    def rgb(self) -> tuple[float, float, float]:
+        """The colour of the sprite's lit half, 0..1."""
+        return self.mixed or COLOURS[self.colour]
 
 
 def sample_scene(seed: int, pairs: tuple[tuple[str, str], ...] = TRAINED_PAIRS) -> Scene:
@@ -88,6 +99,20 @@ def sample_scene(seed: int, pairs: tuple[tuple[str, str], ...] = TRAINED_PAIRS) 
         pattern_px=float(rng.uniform(42.0, 56.0)),
         phase_x=float(rng.uniform(0.0, 1.0)),
         phase_y=float(rng.uniform(0.0, 1.0)),
+        stones=_sample_stones(rng),
+    )
+
+
+def _sample_stones(rng: np.random.Generator) -> tuple[tuple[float, float, float, float], ...]:
+    # As far to the right as a pan looks.
+    return tuple(
+        (
+            float(rng.uniform(0.0, FRAME_PX + PAN_PX)),
+            float(rng.uniform(0.0, FRAME_PX)),
+            float(rng.uniform(4.5, 7.5)),
+            1.0 if rng.integers(2) else -1.0,
+        )
+        for _ in range(NUM_STONES)
     )
 
 
@@ -127,7 +152,8 @@ def sample_posed_target(seed: int, reference: Scene) -> Scene:
 def caption(scene: Scene, action: str | None = None) -> str:
     """What a caption says of `scene`, with the word for `action` if one is given."""
     verb = f" {ACTIONS[action].verb}" if action is not None else ""
-    return f"a {scene.colour} {scene.shape}{verb} on a {scene.pattern} {scene.tone} background"
+    colour = "" if scene.mixed else f" {scene.colour}"
+    return f"a{colour} {scene.shape}{verb} on a {scene.pattern} {scene.tone} background"
 
 
 def vocabulary() -> tuple[str, ...]:
@@ -145,3 +171,17 @@ def in_any_pose(scene: Scene, rng: np.random.Generator) -> Scene:
         y=float(rng.uniform(18.0, 46.0)),
         angle=float(rng.uniform(-180.0, 180.0)),
     )
+
+
+def in_any_colour(scene: Scene, rng: np.random.Generator) -> Scene:
+    """`scene` in a colour between two of COLOURS, not near its background's or one that its shape is held out in.
+
+    From eight colours alone a model learns each shape in each by heart, and not that any shape may have any.
+    """
+    named = np.asarray(list(COLOURS.values()))
+    avoided = [COLOURS[colour] for shape, colour in HELD_OUT_PAIRS if shape == scene.shape] + [TONES[scene.tone]]
+    while True:
+        one, other = rng.choice(len(named), 2, replace=False)
+        mixed = named[one] + rng.uniform(0.2, 0.8) * (named[other] - named[one])
+        if min(np.linalg.norm(mixed - colour) for colour in avoided) > 0.25:
+            return replace(scene, mixed=tuple(float(channel) for channel in mixed))

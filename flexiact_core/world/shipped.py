@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..cogvideox.family import COGVIDEOX_1_0
-from .actions import ACTIONS, NUM_FRAMES
-from .render import render_clip
+from .actions import ACTIONS, motion_of
+from .render import render_clip, render_frames
 from .scenes import Scene, caption, sample_scene, sample_target
 
 # The folders are laid out and named as a user's own model folders, so that nothing else needs to know this world.
@@ -40,7 +40,7 @@ def refadapter_path(weights: Path = WEIGHTS) -> Path:
 
 
 def fae_path(action: str, weights: Path = WEIGHTS) -> Path:
-    """The file of an action's FAE, learned from `reference_scene(action)`. Raises KeyError for unknown actions."""
+    """The file of an action's FAE, learned from the clip of REFERENCE. Raises KeyError for unknown actions."""
     return weights / "flexiact" / LABEL / f"{ACTIONS[action].name}.safetensors"
 
 
@@ -49,11 +49,9 @@ def camera_path(weights: Path = WEIGHTS) -> Path:
     return weights / "flexiact" / ACTORS_LABEL / "pan.safetensors"
 
 
-def reference_scene(action: str) -> Scene:
-    """The scene whose clip shows `action` in the examples and taught its FAE. Raises KeyError for unknown actions."""
-    number = list(ACTIONS).index(ACTIONS[action].name)
-    # One learns an action from a clip that shows it plainly: stripes tell a zoom from growth, soft dots hardly do.
-    return sample_scene(1008 if action == "zoom" else 900 + number)
+# One subject shows every action, so that the same target differs from it in every action. A square of these leaks least
+# of its shape into what is learned.
+REFERENCE = replace(sample_scene(900), shape="square", colour="purple", radius=12.5, x=31.0, y=32.0)
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,12 @@ def example(action: str, target: int = 0) -> Example:
 
     Raises KeyError for unknown actions.
     """
-    reference = reference_scene(action)
-    scene = sample_target(target, reference)
+    motion = motion_of(action)
+    scene = sample_target(target, REFERENCE)
     return Example(
         image=render_clip(scene, None).frames[0],
         caption=caption(scene),
-        reference=render_clip(reference, action).frames[:NUM_FRAMES],
-        reference_caption=caption(reference),
+        reference=render_frames(REFERENCE, motion),
+        reference_caption=caption(REFERENCE),
         target=scene,
     )

@@ -64,7 +64,7 @@ def main() -> None:
 
 def perform(world, action: str, target: int) -> np.ndarray:
     """The video (17, 64, 64, 3) of a target that performs an action, from seed 0."""
-    scene = sample_target(target, shipped.reference_scene(OF_TARGETS))
+    scene = sample_target(target, shipped.REFERENCE)
     case = Case(action, target, scene, caption(scene), 0)
     return sample_videos(world, [case], world.faes[action])[0]
 

@@ -17,7 +17,7 @@ from ...cogvideox.predict import make_predict
 from ...video import to_model_pixels
 from ..actions import Motion, sample_motion
 from ..render import render_frames
-from ..scenes import Scene, caption, sample_scene, vocabulary
+from ..scenes import Scene, caption, in_any_colour, sample_scene, vocabulary
 from .hogwild import faster_format
 from .models import (
     MAX_TEXT_TOKENS,
@@ -37,6 +37,7 @@ MEDLEY_SHARE = 0.2
 STILL_SHARE = 0.02
 WORD_SHARE = 0.7
 CAPTION_DROPOUT = 0.1
+ANY_COLOUR_SHARE = 0.4
 IMAGE_DROPOUT = 0.05
 BATCH_SIZE = 16
 MOVING_WEIGHT = 4.0
@@ -53,6 +54,8 @@ def training_clip(index: int) -> tuple[Scene, Motion, str | None]:
     rng = np.random.default_rng([index, 77])
     scene = sample_scene(int(rng.integers(2**31)))
     motion, action = sample_motion(rng, MEDLEY_SHARE, STILL_SHARE)
+    if rng.uniform() < ANY_COLOUR_SHARE:
+        scene = in_any_colour(scene, rng)
     return scene, motion, action
 
 
@@ -171,7 +174,7 @@ class ClipTask(EncodedTask):
 
     words: tuple[str, ...] = vocabulary()
     # 1 draws all timesteps alike, less more of the noisy ones.
-    timestep_power = 0.5
+    timestep_power = 0.7
 
     def prepare(self, device: str) -> None:
         super().prepare(device)
@@ -195,8 +198,12 @@ class ClipTask(EncodedTask):
         """Random timesteps (B,), the video as noisy as they say, and its velocity."""
         timesteps = (1000 * self._uniform(generator) ** self.timestep_power).long().clamp(max=999).to(self.device)
         noise = torch.randn(video.shape, generator=generator).to(self.device)
-        a, b = (table[timesteps][:, None, None, None, None] for table in (self.sqrt_abar, self.sqrt_rest))
+        a, b = self._shares(timesteps)
         return timesteps, a * video + b * noise, a * noise - b * video
+
+    def _shares(self, timesteps: torch.Tensor) -> list[torch.Tensor]:
+        """How much of the video and of the noise there is at timesteps (B,), two times (B, 1, 1, 1, 1)."""
+        return [table[timesteps][:, None, None, None, None] for table in (self.sqrt_abar, self.sqrt_rest)]
 
 
 class BaseTask(ClipTask):
@@ -219,11 +226,29 @@ class BaseTask(ClipTask):
         untold = (self._uniform(generator) < CAPTION_DROPOUT)[:, None]
         tokens = torch.where(untold, self.empty, tokens).to(self.device)
         timesteps, noisy, true_velocity = self._noise(video, generator)
-        condition = pad_image_latents(image, video.shape[1])
+        velocity = self._velocity(module, noisy, image, tokens, timesteps)
+        # (x0_pred - x0)^2 / (1 - abar) is the squared error of the velocity.
+        return ((velocity - true_velocity).square() * moving_weight(video)).mean()
+
+    def _velocity(
+        self, module: torch.nn.Module, noisy: torch.Tensor, image: torch.Tensor, tokens: torch.Tensor,
+        timesteps: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        condition = pad_image_latents(image, noisy.shape[1])
         # The fused attention is slow going backward on short sequences on a CPU.
         with sdpa_kernel(SDPBackend.MATH):
             text = module["text_encoder"](tokens)[0]
-            predict = make_predict(module["transformer"], video.shape, video.device)
-            velocity = predict(noisy, condition, text.to(next(module.parameters()).dtype), timesteps)
-        # (x0_pred - x0)^2 / (1 - abar) is the squared error of the velocity.
-        return ((velocity - true_velocity).square() * moving_weight(video)).mean()
+            predict = make_predict(module["transformer"], noisy.shape, noisy.device)
+            return predict(noisy, condition, text.to(next(module.parameters()).dtype), timesteps)
+
+    @torch.no_grad()
+    def guess(self, module: torch.nn.Module, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Numbers (B,) of clips whose caption names an action, and what `module` takes them for at random timesteps:
+        scaled latents (B, 5, 16, 8, 8)."""
+        told = (self.data["named"] != self.data["plain"]).any(dim=-1).nonzero()[:, 0]
+        rows = told[torch.randint(len(told), (self.batch_size,), generator=generator)]
+        video, image = (self._draw(name, rows, generator) for name in ("video", "image"))
+        timesteps, noisy, _ = self._noise(video, generator)
+        velocity = self._velocity(module, noisy, image, self.data["named"][rows].to(self.device), timesteps)
+        a, b = self._shares(timesteps)
+        return rows, a * noisy - b * velocity

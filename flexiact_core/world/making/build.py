@@ -50,12 +50,13 @@ def train_vae(work: Path, chosen: argparse.Namespace) -> None:
 
 
 def train_decoder(work: Path, chosen: argparse.Namespace) -> None:
-    """Trains the decoder on into work/decoder.pt, the latents unchanged."""
+    """Trains the decoder on into work/decoder.pt, on what work/base.pt guesses, too; the latents are unchanged."""
     plan = hogwild.plan_of(
         chosen, steps=chosen.decoder_steps, minutes=chosen.decoder_minutes, learning_rate=1e-3, ema_decay=0.99,
         warmup_steps=30,
     )  # fmt: skip
-    hogwild.run(DecoderTask(work / "vae.pt"), plan, work / "decoder.pt")
+    guesses = BaseTask(work / "data", trained_vae(work).config.scaling_factor, 2)
+    hogwild.run(DecoderTask(work / "vae.pt", work / "base.pt", guesses), plan, work / "decoder.pt")
 
 
 def trained_vae(work: Path) -> AutoencoderKLCogVideoX:

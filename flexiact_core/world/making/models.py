@@ -54,7 +54,7 @@ def make_vae() -> AutoencoderKLCogVideoX:
 
 
 def make_transformer(num_frames: int = 17) -> CogVideoXTransformer3DModel:
-    """A fresh CogVideoXTransformer3DModel, 6 layers of 6 x 32, 4.1M parameters, saying nothing yet.
+    """A fresh CogVideoXTransformer3DModel, 7 layers of 6 x 32, 4.8M parameters, saying nothing yet.
 
     Modulation and output projections are zero, so that training starts from the identity.
     """
@@ -62,7 +62,7 @@ def make_transformer(num_frames: int = 17) -> CogVideoXTransformer3DModel:
 
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=6,
-        num_layers=6,
+        num_layers=7,
         # The rotary grid is laid out against the 5B's size, whatever the size of the video.
         sample_width=90,
         sample_height=60,

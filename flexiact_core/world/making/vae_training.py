@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,9 +14,10 @@ import torch
 
 from ...metrics.video import psnr_db
 from ...video import to_frames, to_model_pixels
-from ..actions import sample_motion
+from ..actions import Motion, sample_motion
 from ..render import render_frames, sprite_mask, track_of
-from ..scenes import FRAME_PX, in_any_pose, sample_scene
+from ..scenes import FRAME_PX, Scene, in_any_colour, in_any_pose, sample_scene
+from .base_training import BaseTask, training_clip
 from .hogwild import faster_format
 from .models import make_vae
 
@@ -33,6 +34,12 @@ KL_WEIGHT = 5e-4
 # Share of the batches whose latents are moved and resized before they are decoded. The picture has to move with them
 # (EQ-VAE, arXiv 2502.09509): a subject then looks alike in every place, and a base has less to learn.
 MOVED_SHARE = 0.3
+# The most noise a latent is decoded with, against the standard deviation of latents. What a base of this size makes is
+# wrong by about 0.1, five times what the posterior itself is unsure of; a decoder that never saw such latents lets
+# subjects melt.
+LATENT_NOISE = 0.15
+# Share of the decoder's own training that a base guesses.
+GUESSED_SHARE = 0.5
 
 
 class VAETask:
@@ -52,12 +59,11 @@ class VAETask:
         self.device = device
 
     def _clip(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A clip (17, 64, 64, 3) and where it counts most (17, 64, 64), in any pose and place."""
+        """A clip (17, 64, 64, 3) and where it counts most (17, 64, 64), half of them in any pose, place and colour."""
         scene = sample_scene(int(rng.integers(2**31)))
         if rng.uniform() < 0.5:
-            scene = in_any_pose(scene, rng)
-        motion, _ = sample_motion(rng, medley_share=0.3)
-        return render_frames(scene, motion), sprite_mask(scene, track_of(scene, motion), margin_px=3.0)
+            scene = in_any_pose(in_any_colour(scene, rng), rng)
+        return _draw_clip(scene, sample_motion(rng, medley_share=0.3)[0])
 
     def _encode(self, module: AutoencoderKLCogVideoX, pixels: torch.Tensor) -> DiagonalGaussianDistribution:
         return module.encode(pixels.to(next(module.parameters()).dtype)).latent_dist
@@ -88,6 +94,9 @@ class VAETask:
                 frames, mask = self._clip(rng)
                 clips.append(frames)
                 masks.append(mask)
+        return self._tensors(clips, masks)
+
+    def _tensors(self, clips: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3) * 2.0 - 1.0
         weight = 1.0 + (SPRITE_WEIGHT - 1.0) * torch.from_numpy(np.stack(masks)).float()[:, None]
         return pixels.to(self.device), weight.to(self.device)
@@ -97,7 +106,8 @@ class VAETask:
         posterior = self._encode(module, pixels)
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-        latents = mean + torch.exp(0.5 * logvar) * noise
+        extra = LATENT_NOISE * float(torch.rand((), generator=generator)) * mean.detach().std()
+        latents = mean + (logvar.exp() + extra**2).sqrt() * noise
         if torch.rand((), generator=generator) < MOVED_SHARE:
             latents, pixels, weight = move_together(generator, latents, pixels, weight)
         decoded = module.decode(latents.to(next(module.parameters()).dtype)).sample.float()
@@ -108,12 +118,22 @@ def reconstruction_loss(
     error: torch.Tensor, weight: torch.Tensor, mean: torch.Tensor, logvar: torch.Tensor
 ) -> torch.Tensor:
     """What a VAE is trained on: the error of its pixels (B, C, T, H, W), weighted, and the KL of its posterior."""
-    pixel_loss = (weight * (error.abs() + 4.0 * error.square())).mean()
+    kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
+    return pixel_loss(error, weight) + KL_WEIGHT * kl
+
+
+def pixel_loss(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The error of pixels (B, C, T, H, W), weighted, and that of the differences between neighbours."""
+    itself = (weight * (error.abs() + 4.0 * error.square())).mean()
     # Differences between neighbours keep outlines from going soft.
     edge_loss = (weight[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
     edge_loss = edge_loss + (weight[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
-    kl = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).mean()
-    return pixel_loss + 0.5 * edge_loss + KL_WEIGHT * kl
+    return itself + 0.5 * edge_loss
+
+
+def _draw_clip(scene: Scene, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+    """A clip (17, 64, 64, 3) and where it counts most (17, 64, 64)."""
+    return render_frames(scene, motion), sprite_mask(scene, track_of(scene, motion), margin_px=3.0)
 
 
 def move_together(generator: torch.Generator, *videos: torch.Tensor) -> list[torch.Tensor]:
@@ -133,24 +153,44 @@ def move_together(generator: torch.Generator, *videos: torch.Tensor) -> list[tor
 
 
 class DecoderTask(VAETask):
-    """More training of the decoder alone, on top of a trained VAE; `hogwild.Task`.
+    """More training of the decoder alone, on what it will be given: half of the batches are videos as a trained base
+    guesses them; `hogwild.Task`.
 
     The latents stay what they are, so the base and the embeddings need not be trained again.
+
+    vae, base: checkpoints of both. guesses: the base's training, on encoded clips.
     """
 
-    def __init__(self, weights: Path):
+    def __init__(self, vae: Path, base: Path, guesses: BaseTask):
         super().__init__(trained=True)
-        self.weights = weights
+        self.vae, self.base, self.guesses = vae, base, guesses
 
     def make_module(self) -> torch.nn.Module:
         vae = make_vae()
-        vae.load_state_dict(torch.load(self.weights, weights_only=True)["ema"])
+        vae.load_state_dict(torch.load(self.vae, weights_only=True)["ema"])
         vae.encoder.requires_grad_(False)
         return vae
+
+    def prepare(self, device: str) -> None:
+        super().prepare(device)
+        self.guesses.prepare(device)
+        self.guesser = self.guesses.make_module()
+        self.guesser.load_state_dict(torch.load(self.base, weights_only=True)["ema"])
+        self.guesser.to(device, faster_format(device)).requires_grad_(False)
 
     @torch.no_grad()
     def _encode(self, module: AutoencoderKLCogVideoX, pixels: torch.Tensor) -> DiagonalGaussianDistribution:
         return super()._encode(module, pixels)
+
+    def loss(self, module: torch.nn.Module, generator: torch.Generator, progress: float) -> torch.Tensor:
+        if torch.rand((), generator=generator) >= GUESSED_SHARE:
+            return super().loss(module, generator, progress)
+        rows, latents = self.guesses.guess(self.guesser, generator)
+        drawn = [_draw_clip(*training_clip(int(row))[:2]) for row in rows]
+        pixels, weight = self._tensors(*zip(*drawn, strict=True))
+        latents = latents.transpose(1, 2) / self.guesses.scaling_factor
+        decoded = module.decode(latents.to(next(module.parameters()).dtype)).sample.float()
+        return pixel_loss(decoded - pixels, weight / weight.mean())
 
 
 @torch.no_grad()

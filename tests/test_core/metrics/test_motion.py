@@ -115,16 +115,16 @@ def test_the_right_action_comes_first_for_true_videos_of_held_out_targets():
     from flexiact_core.world.actions import ACTIONS
     from flexiact_core.world.render import render_clip
     from flexiact_core.world.scenes import sample_target
-    from flexiact_core.world.shipped import reference_scene
+    from flexiact_core.world.shipped import REFERENCE
 
     def tracked(scene, action):
         return track_points(torch.from_numpy(render_clip(scene, action).frames))
 
-    references = {action: tracked(reference_scene(action), action) for action in ACTIONS}
+    references = {action: tracked(REFERENCE, action) for action in ACTIONS}
     first = []
     for action in ACTIONS:
         for target in range(4):
-            result = tracked(sample_target(target, reference_scene(action)), action)
+            result = tracked(sample_target(target, REFERENCE), action)
             scores = {name: motion_fidelity(reference, result) for name, reference in references.items()}
             first.append(max(scores, key=scores.__getitem__) == action)
     assert sum(first) >= 0.95 * len(first)

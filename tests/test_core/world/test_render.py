@@ -73,3 +73,14 @@ def test_a_turned_subject_comes_upright_in_six_frames():
     assert np.abs(moved.track.angle[6:]).max() < 1e-9
     np.testing.assert_allclose(moved.frames[6:], upright.frames[6:], atol=1e-6)
     assert np.abs(moved.frames[3] - upright.frames[3]).max() > 0.1
+
+
+def test_a_landmark_is_where_the_scene_says_and_grows_with_a_zoom():
+    bare = replace(SCENE, stones=())
+    one = replace(SCENE, stones=((20.0, 44.0, 6.0, 1.0),))
+    pan, zoom = np.array([0.0, 8.0, 0.0]), np.array([1.0, 1.0, 1.5])
+    added = (render_background(one, pan, zoom) - render_background(bare, pan, zoom)).sum(-1) > 0.15
+    rows, columns = np.mgrid[0:64, 0:64] + 0.5
+    for seen, (x, y, radius) in zip(added, [(20, 44, 6), (12, 44, 6), (14, 50, 9)], strict=True):
+        assert abs(columns[seen].mean() - x) < 1 and abs(rows[seen].mean() - y) < 1
+        assert seen.sum() == pytest.approx(np.pi * radius**2, rel=0.3)

@@ -10,6 +10,7 @@ from flexiact_core.world.scenes import (
     SHAPES,
     TRAINED_PAIRS,
     caption,
+    in_any_colour,
     sample_far_target,
     sample_posed_target,
     sample_scene,
@@ -57,6 +58,19 @@ def test_a_posed_target_is_a_target_that_is_turned(seed):
     target = sample_posed_target(seed, reference)
     assert replace(target, angle=0.0) == sample_target(seed, reference)
     assert 50 <= abs(target.angle) <= 130
+
+
+def test_every_scene_has_landmarks_of_its_own():
+    stones = [sample_scene(seed).stones for seed in range(20)]
+    assert len(set(stones)) == 20 and all(len(some) == 6 for some in stones)
+
+
+def test_a_colour_without_a_name_is_in_no_caption():
+    rng = np.random.default_rng(0)
+    scene = sample_scene(3)
+    mixed = in_any_colour(scene, rng)
+    assert mixed.rgb != scene.rgb and replace(mixed, mixed=None) == scene
+    assert caption(mixed) == caption(scene).replace(f"{scene.colour} ", "", 1)
 
 
 def test_captions_name_the_action_only_if_asked():

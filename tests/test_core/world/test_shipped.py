@@ -9,7 +9,7 @@ from flexiact_core.world.measure import measure_action
 @pytest.mark.parametrize("action", ACTIONS)
 def test_an_example_shows_the_action_in_another_scene(action):
     example = shipped.example(action, target=1)
-    reference = shipped.reference_scene(action)
+    reference = shipped.REFERENCE
     assert measure_action(example.reference, reference, action).nearest == action
     assert example.image.shape == (64, 64, 3)
     assert example.target.shape != reference.shape
@@ -23,3 +23,7 @@ def test_examples_are_the_same_every_time():
 def test_an_unknown_action_is_refused():
     with pytest.raises(KeyError):
         shipped.example("fly")
+
+
+def test_the_same_target_number_is_the_same_subject_in_every_action():
+    assert len({shipped.example(action, 3).target for action in ACTIONS}) == 1

@@ -1,7 +1,12 @@
+import pytest
 import torch
 
+from flexiact_core.world import shipped
+from flexiact_core.world.making import vae_training
+from flexiact_core.world.making.base_training import BaseTask, encode_data, encode_scene
 from flexiact_core.world.making.models import make_vae
-from flexiact_core.world.making.vae_training import VAETask, move_together
+from flexiact_core.world.making.vae_training import DecoderTask, VAETask, move_together
+from flexiact_core.world.scenes import vocabulary
 
 
 def blob(size, frames=3):
@@ -32,3 +37,51 @@ def test_the_loss_of_a_fresh_vae_reaches_all_its_weights():
     vae = make_vae()
     task.loss(vae, torch.Generator().manual_seed(0), 0.5).backward()
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in vae.parameters())
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    """A DecoderTask on two clips and a base that has learned nothing, and the shipped VAE to train."""
+    from diffusers import AutoencoderKLCogVideoX
+
+    work = tmp_path_factory.mktemp("decoder")
+    vae = AutoencoderKLCogVideoX.from_pretrained(shipped.base_folder() / "vae", torch_dtype=torch.float32)
+    torch.save({"ema": vae.state_dict()}, work / "vae.pt")
+    encode_data(
+        vae, work / "data", encode_scene, vocabulary(), num_clips=6, device="cpu", workers=1, part_size=6
+    )  # fmt: skip
+    guesses = BaseTask(work / "data", vae.config.scaling_factor, 2)
+    torch.save({"ema": guesses.make_module().state_dict()}, work / "base.pt")
+    task = DecoderTask(work / "vae.pt", work / "base.pt", guesses)
+    task.prepare("cpu")
+    return task, task.make_module()
+
+
+def guessed_loss(task, module, guess, monkeypatch):
+    monkeypatch.setattr(vae_training, "GUESSED_SHARE", 1.0)
+    monkeypatch.setattr(task.guesses, "guess", guess)
+    return task.loss(module, torch.Generator().manual_seed(0), 0.5)
+
+
+def told(task):
+    return (task.guesses.data["named"] != task.guesses.data["plain"]).any(-1).nonzero()[:2, 0]
+
+
+def latents_of(task, rows):
+    return task.guesses.data["video_mean"][rows].float() * task.guesses.scaling_factor
+
+
+@torch.no_grad()
+def test_a_guess_is_held_against_the_clip_that_it_is_of(decoder, monkeypatch):
+    task, module = decoder
+    rows = told(task)
+    own = guessed_loss(task, module, lambda *_: (rows, latents_of(task, rows)), monkeypatch)
+    others = guessed_loss(task, module, lambda *_: (rows, latents_of(task, rows.flip(0))), monkeypatch)
+    assert own < 0.3 * others
+
+
+def test_only_the_decoder_learns_from_guesses(decoder, monkeypatch):
+    task, module = decoder
+    guessed_loss(task, module, task.guesses.guess, monkeypatch).backward()
+    assert all(weight.grad is not None for weight in module.decoder.parameters())
+    assert all(weight.grad is None for weight in module.encoder.parameters())
