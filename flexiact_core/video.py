@@ -47,6 +47,19 @@ def check_frames(frames: Tensor, name: str, smallest_px: int = 1) -> Tensor:
     return frames
 
 
+def check_measurable(frames: Tensor, num_frames: int, size_px: int, whose: str) -> Tensor:
+    """Frames (T, H, W, 3) of a small model, float32, if they are as many and as large as its measure reads.
+
+    Raises ShapeError otherwise; `whose` is what the message calls the model's world.
+    """
+    if tuple(frames.shape) != (num_frames, size_px, size_px, 3):
+        raise ShapeError(
+            f"frames: {num_frames} of {size_px}x{size_px} pixels expected, {list(frames.shape)} found. Only videos of "
+            f"the small {whose} can be measured; sample with their size and number of frames."
+        )
+    return frames.float()
+
+
 def check_single_image(image: Tensor, name: str, smallest_px: int = 1) -> Tensor:
     """One RGB picture (1, H, W, 3) in 0..1. Raises ShapeError as check_frames does, and for several pictures."""
     image = check_frames(image, name, smallest_px)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
 from ..plots import draw_lines, draw_over
+from ..video import check_measurable
 from .actor_cases import ActorCase, driving
 from .actor_measure import READ, Seen, measure_actor, read_joints, true_joints
 from .actor_render import render_actor
@@ -22,12 +22,7 @@ def draw_actor_measure(frames: Tensor, case: ActorCase) -> tuple[Tensor, Seen]:
     that can be read is from its place, in shares of the body's height.
     Raises ShapeError if the frames are of another number or size.
     """
-    if tuple(frames.shape) != (NUM_FRAMES, FRAME_PX, FRAME_PX, 3):
-        raise ShapeError(
-            f"frames: {NUM_FRAMES} of {FRAME_PX}x{FRAME_PX} pixels expected, {list(frames.shape)} found. Only videos "
-            "of the small people can be measured; sample with their size and number of frames."
-        )
-    frames = frames.float()
+    frames = check_measurable(frames, NUM_FRAMES, FRAME_PX, "people")
     seen = measure_actor(frames, case.actor, case.performance)
     points, found = read_joints(frames, case.actor)
     true, shown = true_joints(case.actor, case.performance)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
 from ..plots import draw_lines, draw_over
+from ..video import check_measurable
 from .actions import NUM_FRAMES
 from .measure import Fidelity, Identity, features, ideal_of, measure_video, read_track, score
 from .render import render_clip
@@ -27,12 +27,8 @@ def draw_measure(frames: Tensor, scene: Scene, action: str) -> tuple[Tensor, Fid
     that the action moves: as it should be, and as it was read off the pixels; 1 is about a full action.
     Raises ShapeError if the frames are of another number or size.
     """
-    if tuple(frames.shape) != (NUM_FRAMES, FRAME_PX, FRAME_PX, 3):
-        raise ShapeError(
-            f"frames: {NUM_FRAMES} of {FRAME_PX}x{FRAME_PX} pixels expected, {list(frames.shape)} found. Only videos "
-            "of the small world can be measured; sample with its size and number of frames."
-        )
-    pixels = frames.float().numpy()
+    frames = check_measurable(frames, NUM_FRAMES, FRAME_PX, "world")
+    pixels = frames.numpy()
     fidelity, identity = measure_video(pixels, scene, action)
     ideal = ideal_of(scene)
     true, measured = ideal.motions[action], features(read_track(pixels, scene), ideal.start)
@@ -48,4 +44,4 @@ def draw_measure(frames: Tensor, scene: Scene, action: str) -> tuple[Tensor, Fid
     )
     plot = draw_lines(series, title=title, x_label="seconds", width_px=WIDTH_PX)
     true_video = torch.from_numpy(render_clip(scene, action).frames)
-    return draw_over(plot, [true_video, frames.float()], frames_each=9), fidelity, identity
+    return draw_over(plot, [true_video, frames], frames_each=9), fidelity, identity

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import ShapeError
 from ..plots import draw_lines, draw_over
+from ..video import check_measurable
 from .scenes import FRAME_PX
 from .take_cases import TakeCase
 from .take_measure import SeenTake, name_of_scene, overlaps
@@ -23,12 +23,7 @@ def draw_take_measure(frames: Tensor, case: TakeCase) -> tuple[Tensor, SeenTake,
     frame, with the avatar's and with that of the same person before another camera.
     Raises ShapeError if the frames are of another number or size.
     """
-    if tuple(frames.shape) != (TAKE_FRAMES, FRAME_PX, FRAME_PX, 3):
-        raise ShapeError(
-            f"frames: {TAKE_FRAMES} of {FRAME_PX}x{FRAME_PX} pixels expected, {list(frames.shape)} found. Only videos "
-            "of the small people can be measured; sample with their size, all frames of the avatar."
-        )
-    frames = frames.float()
+    frames = check_measurable(frames, TAKE_FRAMES, FRAME_PX, "people")
     own, other = overlaps(frames, case.take), overlaps(frames, case.by_other_camera())
     seen = SeenTake(float(own.mean()), name_of_scene(frames))
     less = seen.overlap - float(other.mean())

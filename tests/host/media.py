@@ -43,6 +43,14 @@ def read_frames(file: Path) -> list:
     return [frame.to_image() for frame in _decode(file)[0]]
 
 
+def to_pixels(images: list):
+    """Pictures as a tensor (T, H, W, 3) in 0..1."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])) / 255
+
+
 def write_large(file: Path, large: Path, times: int = 4) -> None:
     """Nothing; `large` then shows a small video, each pixel as `times` by `times`; no side is over 256 pixels."""
     import torch

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from host.act_vae import put_act_vae
 from host.dynamictrl import NAME, put_base, with_stand_ins
-from host.media import read_frames
+from host.media import read_frames, to_pixels
 from host.workflow import short_name, to_prompt
 from PIL import Image
 
@@ -87,7 +86,7 @@ def test_a_word_moves_one_of_the_small_people_as_shipped(host, object_info):
     (asked,) = (one["inputs"] for one in prompt.values() if one["class_type"] == "LoadExamplePerson")
     (predicted,) = (one["inputs"] for one in prompt.values() if one["class_type"] == "PredictActionPoses")
     (video,) = videos_of(host, prompt)
-    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in video])) / 255
+    frames = to_pixels(video)
     actor = example_case(asked["person"], asked["action"]).actor
     assert len(frames) == 21 and nearest_action(*read_joints(frames, actor), actor) == predicted["action"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from host.amg import change_inputs, with_amg_inputs
-from host.media import read_frames
+from host.media import read_frames, to_pixels
 from host.workflow import find_workflow, short_name, to_prompt
 from safetensors.torch import load_file
 
@@ -89,7 +89,7 @@ def test_the_quickstart_runs_as_it_is_shipped_and_the_person_does_what_the_puppe
     prompt = to_prompt(load_workflow(find_workflow(QUICKSTART)), object_info)
     (asked,) = (node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExampleAvatar")
     (file,) = (file for file in server.output_files(server.run(prompt)) if file.suffix == ".mp4")
-    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in read_frames(file)])) / 255
+    frames = to_pixels(read_frames(file))
     case = example_take(asked["person"], asked["action"], asked["camera"])
     seen = measure_take(frames, case.take)
     assert seen.scene == case.take.scene and seen.overlap >= 0.6

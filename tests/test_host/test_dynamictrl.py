@@ -7,9 +7,8 @@ import json
 import av
 import numpy as np
 import pytest
-import torch
 from host.dynamictrl import HEIGHT, NUM_FRAMES, WIDTH, put_base, put_inputs, with_stand_ins
-from host.media import read_frames
+from host.media import read_frames, to_pixels
 from host.workflow import find_workflow, short_name, to_prompt
 from PIL import Image
 
@@ -73,7 +72,7 @@ def on_small_people(name, host, object_info):
     prompt = to_prompt(load_workflow(find_workflow(name)), object_info)
     (asked,) = (node["inputs"] for node in prompt.values() if node["class_type"] == "LoadExamplePerson")
     (file,) = (file for file in host.output_files(host.run(prompt)) if file.suffix == ".mp4")
-    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in read_frames(file)])) / 255
+    frames = to_pixels(read_frames(file))
     assert frames.shape == (21, 64, 64, 3)
     return example_case(asked["person"], asked["action"]), frames
 
