@@ -181,7 +181,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--base-minutes", type=float)
     add("--base-rate", type=float, default=7e-4)
     add("--batch-size", type=int, default=16)
-    add("--clips", type=int, default=5120)
+    add("--clips", type=int, default=12800)
     add("--refadapter-minutes", type=float)
     add("--fae-steps", type=int, default=200, help="at each of two learning rates")
     add("--actor-vae-steps", type=int, default=1200, help="per worker")
