@@ -34,6 +34,7 @@ from .actors import (
     poses_of,
     sample_actor,
 )
+from .bodies import PERSON
 
 if TYPE_CHECKING:
     from ..flexiact.fae import FAE
@@ -58,14 +59,15 @@ class ActorCase:
         return act_out(self.action)
 
 
-def make_actor_cases(people: int) -> list[ActorCase]:
-    """Every action by as many people, each another one in clothes that no training showed together."""
-    return [example_case(number, action) for number, action in enumerate(list(ACTIONS) * people)]
+def make_actor_cases(people: int, kind: str = PERSON) -> list[ActorCase]:
+    """Every action by as many of a kind, each another one in clothes that no training showed together."""
+    return [example_case(number, action, kind) for number, action in enumerate(list(ACTIONS) * people)]
 
 
-def example_case(person: int, action: str) -> ActorCase:
-    """One of endlessly many people who were in no training, numbered from 0, doing an action."""
-    return ActorCase(sample_actor(FIRST_HELD_OUT + person, HELD_OUT_CLOTHES), action, person)
+def example_case(person: int, action: str, kind: str = PERSON) -> ActorCase:
+    """One of endlessly many people, or others of bodies.KINDS, who were in no training, numbered from 0, doing an
+    action."""
+    return ActorCase(sample_actor(FIRST_HELD_OUT + person, HELD_OUT_CLOTHES, kind), action, person)
 
 
 def load_actors(weights: Path = shipped.WEIGHTS, dtype: torch.dtype = torch.float32) -> CogVideoXI2V:

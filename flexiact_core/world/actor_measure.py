@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..act_vae.figures import ACTIONS, JOINTS
 from ..metrics.poses import correct_keypoints
-from .actor_render import PARTS, colours_of, cover_of_parts, render_ground
+from .actor_render import PARTS, colours_of, cover_of_parts, render_ground, thickness_of
 from .actors import TEMPO, TONES, Actor, Performance, act_out, joints_px
 
 # The joints that are read, and the part of PARTS that shows each.
@@ -50,8 +50,9 @@ def true_joints(actor: Actor, performance: Performance) -> tuple[Tensor, Tensor]
     """Where READ are in the true clip: (T, 5, 2) in px, and which are to be seen there, bool (T, 5)."""
     joints = joints_px(actor, performance)
     points = joints[:, [JOINTS.index(name) for name in READ], :2]
-    shown = cover_of_parts(joints)[:, _SHOWN].sum((-1, -2))
-    whole = torch.tensor([torch.pi * PARTS[number][2] ** 2 for number in _SHOWN])
+    thick = thickness_of(actor)
+    shown = cover_of_parts(joints, thick=thick)[:, _SHOWN].sum((-1, -2))
+    whole = torch.tensor([torch.pi * (PARTS[number][2] * float(thick[number])) ** 2 for number in _SHOWN])
     return points, shown >= _SEEN * whole
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..act_vae.figures import JOINTS
 from ..poses.draw import Look, draw_poses
 from .actors import FRAME_PX, MARKERS, SHIRTS, SKINS, TONES, TROUSERS, Actor, Performance, joints_px, poses_of
+from .bodies import KINDS
 
 # Felt rather than cut out, as the sprites.
 EDGE_PX = 4.6
@@ -38,7 +39,25 @@ PARTS: tuple[tuple[str, str, float, str, float, float], ...] = (
 def render_actor(actor: Actor, performance: Performance) -> Tensor:
     """The clip of an actor's performance: (T, 64, 64, 3) float32 in 0..1."""
     ground = render_ground(actor, performance.pan)
-    return paint(ground, cover_of_parts(joints_px(actor, performance)), colours_of(actor))
+    return paint(ground, cover_of(actor, performance), colours_of(actor))
+
+
+def cover_of(actor: Actor, performance: Performance) -> Tensor:
+    """How much of each pixel each of an actor's PARTS is seen to cover: (T, P, 64, 64) in 0..1."""
+    return cover_of_parts(joints_px(actor, performance), thick=thickness_of(actor))
+
+
+def thickness_of(actor: Actor) -> Tensor:
+    """How much thicker than PARTS says an actor's are: (P,)."""
+    trunk, arms, legs, head = KINDS[actor.kind].thick
+    own = {"chest": trunk, "left_hip right_hip": trunk, "head head": head}
+    of_arms = ("shoulder", "elbow", "wrist")
+    return torch.tensor(
+        [
+            own.get(start, own.get(f"{start} {end}", arms if start.endswith(of_arms) else legs))
+            for start, end, *_ in PARTS
+        ]
+    )
 
 
 def paint(ground: Tensor, shares: Tensor, colours: Tensor) -> Tensor:
@@ -68,13 +87,15 @@ def colours_of(actor: Actor, ends: Mapping[str, Sequence[float]] = MARKERS) -> T
     return torch.tensor([[channel * light for channel in own[name]] for _, _, _, name, light, _ in PARTS])
 
 
-def cover_of_parts(joints: Tensor, zoom: Tensor | None = None) -> Tensor:
+def cover_of_parts(joints: Tensor, zoom: Tensor | None = None, thick: Tensor | None = None) -> Tensor:
     """How much of each pixel each of PARTS is seen to cover: (T, P, 64, 64) in 0..1, of joints (T, 13, 3) in px.
 
-    zoom (T,) is how much thicker than PARTS says they are.
+    zoom (T,) and thick (P,) say how much thicker than PARTS says they are, in a frame and each.
     """
     ends = _ends(joints)
     radius = torch.tensor([part[2] for part in PARTS])[None]
+    if thick is not None:
+        radius = radius * thick
     if zoom is not None:
         radius = radius * zoom[:, None]
     near = ends[..., 2].mean(1) + torch.tensor([part[5] for part in PARTS])
@@ -108,7 +129,7 @@ def _ends(joints: Tensor) -> Tensor:
 
 def actor_mask(actor: Actor, performance: Performance, margin_px: float = 2.0) -> Tensor:
     """Where the person is, with a margin around: bool (T, 64, 64)."""
-    covered = cover_of_parts(joints_px(actor, performance)).sum(1, keepdim=True)
+    covered = cover_of(actor, performance).sum(1, keepdim=True)
     reach = 2 * round(margin_px) + 1
     return torch.nn.functional.max_pool2d(covered, reach, 1, reach // 2)[:, 0] > 0.3
 

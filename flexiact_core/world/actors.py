@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..act_vae.figures import ACTIONS, draw_body, joints_of, postures_of
+from ..act_vae.figures import ACTIONS, draw_body, postures_of
 from ..cogvideox.family import DYNAMICTRL
 from ..poses.sequence import PoseSequence
 from ..poses.skeletons import PENN13
+from .bodies import KINDS, PERSON, joints_of_kind
 
 FRAME_PX = 64
 NUM_FRAMES = 21
@@ -64,7 +65,7 @@ TRAINED_CLOTHES = tuple((s, t) for s in SHIRTS for t in TROUSERS if (s, t) not i
 
 @dataclass(frozen=True)
 class Actor:
-    """A person before a background, as the first frame shows them.
+    """A person, or one of another kind of bodies.KINDS, before a background, as the first frame shows them.
 
     body: lengths of the parts in shares of the height; height: px of that height. x, ground: where the hips and the
     soles are, px. turn: radians to the person's left, 0 is seen from the front. waves: of the background, rows of
@@ -81,6 +82,7 @@ class Actor:
     turn: float
     tone: str
     waves: tuple[tuple[float, float, float], ...]
+    kind: str = PERSON
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +94,10 @@ class Performance:
     pan: Tensor
 
 
-def sample_actor(seed: int, clothes: tuple[tuple[str, str], ...] = TRAINED_CLOTHES) -> Actor:
-    """A random Actor, the same for the same seed."""
+def sample_actor(
+    seed: int, clothes: tuple[tuple[str, str], ...] = TRAINED_CLOTHES, kind: str = PERSON
+) -> Actor:  # fmt: skip
+    """A random Actor of one of bodies.KINDS, the same for the same seed."""
     rng = np.random.default_rng([seed, 5])
     shirt, trousers = clothes[rng.integers(len(clothes))]
     body = draw_body(torch.Generator().manual_seed(int(rng.integers(2**31))))
@@ -101,7 +105,7 @@ def sample_actor(seed: int, clothes: tuple[tuple[str, str], ...] = TRAINED_CLOTH
     for _ in range(3):
         angle, period = rng.uniform(-0.9, 0.9), rng.uniform(26.0, 52.0)
         waves.append((np.cos(angle) / period, np.sin(angle) / period, rng.uniform()))
-    return Actor(
+    actor = Actor(
         shirt=shirt,
         trousers=trousers,
         skin=list(SKINS)[rng.integers(len(SKINS))],
@@ -112,6 +116,18 @@ def sample_actor(seed: int, clothes: tuple[tuple[str, str], ...] = TRAINED_CLOTH
         turn=float(rng.uniform(-0.6, 0.6)),
         tone=list(TONES)[rng.integers(len(TONES))],
         waves=tuple(tuple(float(value) for value in wave) for wave in waves),
+    )
+    if kind == PERSON:
+        return actor
+    look = KINDS[kind]
+    return replace(
+        actor,
+        kind=kind,
+        body=tuple((name, float(rng.uniform(*span))) for name, span in look.sizes.items()),
+        height=float(rng.uniform(*look.height)),
+        # Longer than a person is wide, it has less room to either side.
+        x=FRAME_PX / 2 - look.ahead_px + float(rng.uniform(-2.5, 2.5)),
+        turn=float(rng.uniform(*look.turn)),
     )
 
 
@@ -145,7 +161,7 @@ def pan_of(camera: str | None, frames: int = NUM_FRAMES) -> Tensor:
 
 def joints_px(actor: Actor, performance: Performance) -> Tensor:
     """Where the joints figures.JOINTS are on the screen: (T, 13, 3) in px, x to the right, y down, z to the viewer."""
-    x, y, z = joints_of(performance.postures, dict(actor.body)).unbind(-1)
+    x, y, z = joints_of_kind(actor.kind, performance.postures, dict(actor.body)).unbind(-1)
     cos, sin = np.cos(actor.turn), np.sin(actor.turn)
     across, depth = x * cos + z * sin, z * cos - x * sin
     return torch.stack([actor.x + actor.height * across, actor.ground - actor.height * y, actor.height * depth], -1)
@@ -202,7 +218,7 @@ def _mixed(rng: np.random.Generator) -> Tensor:
 
 def actor_caption(actor: Actor, action: str | None = None, camera: str | None = None) -> str:
     """What a caption says of an actor, with the words for what they and the camera do if those are given."""
-    words = ["a person in", actor.shirt, "and", actor.trousers]
+    words = [f"a {actor.kind} in", actor.shirt, "and", actor.trousers]
     if action:
         words.append(VERBS[action])
     words += ["before", actor.tone]
@@ -213,5 +229,6 @@ def actor_caption(actor: Actor, action: str | None = None, camera: str | None = 
 
 def actor_vocabulary() -> tuple[str, ...]:
     """All words of all captions, each once, in a fixed order."""
-    plain = ("a", "person", "in", "and", "before", "while", "the", "camera", "pans")
-    return plain + tuple(SHIRTS) + tuple(TROUSERS) + tuple(TONES) + tuple(VERBS.values()) + tuple(CAMERAS)
+    plain = ("a", PERSON, "in", "and", "before", "while", "the", "camera", "pans")
+    named = tuple(SHIRTS) + tuple(TROUSERS) + tuple(TONES) + tuple(VERBS.values()) + tuple(CAMERAS)
+    return plain + named + tuple(kind for kind in KINDS if kind != PERSON)

@@ -15,6 +15,7 @@ from .scenes import Scene, caption, sample_scene, sample_target
 # The folders are laid out and named as a user's own model folders, so that nothing else needs to know this world.
 LABEL = "small world (built in)"
 ACTORS_LABEL = "small people (built in)"
+CAMERA_MOVE = "pan"
 WEIGHTS = Path(__file__).parent / "weights"
 FPS = COGVIDEOX_1_0.fps
 
@@ -44,9 +45,9 @@ def fae_path(action: str, weights: Path = WEIGHTS) -> Path:
     return weights / "flexiact" / LABEL / f"{ACTIONS[action].name}.safetensors"
 
 
-def camera_path(weights: Path = WEIGHTS) -> Path:
-    """The file of the camera's move that the people's base learned from one clip."""
-    return weights / "flexiact" / ACTORS_LABEL / "pan.safetensors"
+def actor_fae_path(action: str, weights: Path = WEIGHTS) -> Path:
+    """The file of what the people's base learned from one clip: an action of figures.ACTIONS, or CAMERA_MOVE."""
+    return weights / "flexiact" / ACTORS_LABEL / f"{action}.safetensors"
 
 
 # One subject shows every action, so that the same target differs from it in every action. A square of these leaks least

@@ -1,65 +1,90 @@
-"""An action of the camera, learned from one clip with the pack's own trainer, that acts together with poses."""
+"""Actions that the people's base learns from one clip each, with the pack's own trainer: what a person does, and what
+the camera does. Other skeletons perform the first, and the second acts together with poses."""
 
 from __future__ import annotations
 
+import logging
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ...act_vae.figures import ACTIONS
 from ...modules import share_weights
 from .. import shipped
 from ..actor_cases import load_actors
 from ..actor_render import render_actor
-from ..actors import FPS, act_out, actor_caption, sample_actor
-from .adapter_training import FAE_BATCH_SIZE, FAE_LEARNING_RATE
+from ..actors import FPS, FRAME_PX, act_out, actor_caption, sample_actor
+from .adapter_training import learn_videos
+from .hogwild import faster_format
 
 if TYPE_CHECKING:
     from ...cogvideox.model import CogVideoXI2V
     from ...flexiact.fae import FAE
 
+log = logging.getLogger(__name__)
+
 REFERENCE = 4_000_000
-STEPS = 150
 CAMERA = "right"  # of CAMERAS: where that of the reference clip moves
+STEPS = 150
+SETTLE_STEPS = 150
+CROPS = 12
 
 
-def learn_camera(base: CogVideoXI2V, steps: int = STEPS, seed: int = 0) -> FAE:
-    """The camera's move as motion tokens, of one clip in which a person stands still; its caption does not name it.
+def learn_from_person(base: CogVideoXI2V, action: str, *, steps: int = STEPS, settle_steps: int = 0) -> FAE:
+    """An action as motion tokens, of one clip of a person; its caption does not name it.
 
-    It is learned on the base without its pose norms, which is a plain CogVideoX 1.5.
+    action: one of figures.ACTIONS, or shipped.CAMERA_MOVE: the person stands still and the camera moves. It is learned
+    on the base without its pose norms, which is a plain CogVideoX 1.5.
     """
-    from ...cogvideox.encodings import encode_clips
-    from ...cogvideox.model import base_signature, encode_prompt
-    from ...cogvideox.sampling import make_scheduler
+    from ...clips import random_crops
+    from ...cogvideox.model import base_signature
     from ...flexiact.fae import FAE
-    from ...flexiact.fit import TOKENS, fit_fae
-    from ...training import Course
 
-    cpu, plain = torch.device("cpu"), without_pose_norms(base.transformer)
-    caption = actor_caption(sample_actor(REFERENCE))
-    length = base.transformer.config.max_text_seq_length
-    words, empty = (encode_prompt(base.text_encoder, base.tokenizer, text, length, cpu) for text in (caption, ""))
-    clips = encode_clips(base.vae, [reference_clip()], words, empty, cpu)
-    course = Course(steps, FAE_LEARNING_RATE, seed, cpu, batch_size=FAE_BATCH_SIZE)
-    state = fit_fae(plain, make_scheduler(base.scheduler_config, "DPM"), clips, course, num_tokens=length)
-    metadata = {"base": base_signature(plain), "name": f"camera {CAMERA}", "caption": caption, "steps": str(steps)}
-    return FAE(state.parameters[TOKENS], name=metadata["name"], metadata=metadata)
+    plain = replace(base, transformer=without_pose_norms(base.transformer))
+    said, clip, videos = actor_caption(sample_actor(REFERENCE)), reference_clip(action), []
+    if action in ACTIONS:
+        generator = torch.Generator().manual_seed(0)
+        videos = random_crops(clip, FRAME_PX, FRAME_PX, CROPS - 1, generator, scale_range=(0.8, 1.2))
+    tokens = learn_videos(plain, [clip, *videos], said, steps=steps, settle_steps=settle_steps)
+    name = f"camera {CAMERA}" if action == shipped.CAMERA_MOVE else action
+    metadata = {
+        "base": base_signature(plain.transformer), "name": name, "caption": said, "steps": str(steps + settle_steps)
+    }  # fmt: skip
+    return FAE(tokens, name=name, metadata=metadata)
 
 
-def build_camera(weights: Path) -> None:
-    """Writes what learn_camera() learns into a weights folder, and the clip beside it, as of an action."""
+def build_actor_actions(weights: Path, workers: int = 1) -> None:
+    """Writes what is learned of every action and of the camera into a weights folder, and the clip beside each.
+
+    Files that exist are kept.
+    """
+    missing = [name for name in (*ACTIONS, shipped.CAMERA_MOVE) if not shipped.actor_fae_path(name, weights).exists()]
+    torch.multiprocessing.spawn(_learn, args=(missing, weights, workers), nprocs=workers)
+
+
+def _learn(rank: int, missing: list[str], weights: Path, workers: int) -> None:
     from ...flexiact.fae import FAE, save_fae
     from ...video_files import write_preview
 
-    learned, path = learn_camera(load_actors(weights)), shipped.camera_path(weights)
-    save_fae(FAE(learned.tokens.half(), name=learned.name, metadata=learned.metadata), path)
-    write_preview(path.with_suffix(".mp4"), reference_clip(), FPS)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(1)
+    base = load_actors(weights, faster_format())
+    for name in missing[rank::workers]:
+        started, path = time.monotonic(), shipped.actor_fae_path(name, weights)
+        learned = learn_from_person(base, name, settle_steps=SETTLE_STEPS if name in ACTIONS else 0)
+        save_fae(FAE(learned.tokens.half(), name=learned.name, metadata=learned.metadata), path)
+        write_preview(path.with_suffix(".mp4"), reference_clip(name), FPS)
+        log.info("fae %s: %.0f s", name, time.monotonic() - started)
 
 
-def reference_clip() -> Tensor:
-    """The clip (21, 64, 64, 3) that the camera's move is learned from."""
-    return render_actor(sample_actor(REFERENCE), act_out(None, camera=CAMERA))
+def reference_clip(action: str) -> Tensor:
+    """The clip (21, 64, 64, 3) that an action of learn_from_person() is learned from."""
+    camera = action == shipped.CAMERA_MOVE
+    return render_actor(sample_actor(REFERENCE), act_out(None if camera else action, camera=CAMERA if camera else None))
 
 
 def without_pose_norms(transformer):

@@ -7,7 +7,7 @@ actors.md, and the records of each row, into a folder. Rows that are there are k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,8 @@ from ..actor_cases import (
 )
 from ..actor_measure import measure_actor
 from ..actor_render import draw_actor_poses, render_actor
-from ..actors import CAMERAS, NUM_FRAMES, PAN_PX, Performance, act_out, actor_caption, other_action
+from ..actors import ACTIONS, CAMERAS, NUM_FRAMES, PAN_PX, Performance, act_out, actor_caption, other_action
+from ..bodies import KINDS, PERSON
 from .actor_action import CAMERA
 from .table import begin, fill_rows, interval_table, read_results, table_parser
 
@@ -61,9 +62,26 @@ class Bench:
     @cached_property
     def camera(self) -> list[tuple[FAE, float]]:
         """The move of a camera, as it was learned from one clip."""
+        return self.learned(shipped.CAMERA_MOVE)
+
+    def learned(self, action: str) -> list[tuple[FAE, float]]:
+        """What was learned from one clip of a person, as perform() takes it."""
         from ...flexiact.fae import load_fae
 
-        return [(load_fae(shipped.camera_path(self.weights)), 1.0)]
+        return [(load_fae(shipped.actor_fae_path(action, self.weights)), 1.0)]
+
+    def act(self, action: Callable[[ActorCase], str]) -> Tensor:
+        """Videos without poses in which the cases' actors do what was learned from a person."""
+        videos = {}
+        for name in {action(case) for case in self.cases}:
+            cases = [case for case in self.cases if action(case) == name]
+            made = perform(self.base, cases, [driving(case) for case in cases], strength=0.0, faes=self.learned(name))
+            videos |= dict(zip(cases, made, strict=True))
+        return torch.stack([videos[case] for case in self.cases])
+
+    def of(self, kind: str) -> Bench:
+        """The same with as many cases of another kind of body."""
+        return replace(self, cases=make_actor_cases(len(self.cases) // len(ACTIONS), kind))
 
     def make(self, drawn: Callable[[ActorCase], Tensor], words: Callable[[ActorCase], str] | None = None, **how):
         """Videos in which the cases' people follow what is drawn for each."""
@@ -96,48 +114,72 @@ def resting(case: ActorCase) -> Tensor:
     return draw_actor_poses(case.actor, act_out(None))
 
 
-def _own(case: ActorCase) -> Performance:
-    return case.performance
-
-
 Truth = Callable[[ActorCase], Performance]
-# By name: what it is called in the table, what its videos are measured against, and how they are made.
-ROWS: dict[str, tuple[str, Truth, Callable[[Bench], Tensor]]] = {
-    "pose": ("driving pose", _own, lambda b: b.make(driving)),
-    "other": ("another clip's pose, against that pose", other, follow_other),
-    "wrong": ("another clip's pose, against its own", _own, follow_other),
-    "none": ("no pose", _own, lambda b: b.make(driving, strength=0.0)),
-    "black": ("an empty drawing as the pose", _own, lambda b: b.make(lambda case: torch.zeros_like(driving(case)))),
-    "rest": ("the picture's pose held", _own, lambda b: b.make(resting)),
-    "still": (
-        "still picture",
-        _own,
-        lambda b: torch.stack([picture_of(case.actor).expand(NUM_FRAMES, -1, -1, -1) for case in b.cases]),
-    ),
-    "true": (
-        "the true video through the VAE",
-        _own,
-        lambda b: through_vae(b.base, [render_actor(case.actor, case.performance) for case in b.cases]),
-    ),
-    "word": (
-        "no pose, the action's word in the caption",
-        _own,
-        lambda b: b.make(driving, lambda case: actor_caption(case.actor, case.action), strength=0.0),
-    ),
-    "chain": ("word, ACT-VAE, DynamiCtrl", _own, lambda b: b.predicted(lambda case: case.action)),
-    "chain_wrong": ("the same with another action's word", _own, lambda b: b.predicted(other_word)),
-    "camera": ("camera action alone, the pose held", _own, lambda b: b.make(resting, faes=b.camera)),
-    "camera_pose": ("camera action and driving pose", _own, lambda b: b.make(driving, faes=b.camera)),
+Make = Callable[[Bench], Tensor]
+
+
+def _word(bench: Bench) -> Tensor:
+    return bench.make(driving, lambda case: actor_caption(case.actor, case.action), strength=0.0)
+
+
+def _true(bench: Bench) -> Tensor:
+    return through_vae(bench.base, [render_actor(case.actor, case.performance) for case in bench.cases])
+
+
+def _still(bench: Bench) -> Tensor:
+    return torch.stack([picture_of(case.actor).expand(NUM_FRAMES, -1, -1, -1) for case in bench.cases])
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A way to make videos, as the table calls it, what they are measured against, and of which kind of body."""
+
+    label: str
+    make: Make
+    truth: Truth = lambda case: case.performance
+    kind: str = PERSON
+
+
+ROWS: dict[str, Row] = {
+    "pose": Row("driving pose", lambda b: b.make(driving)),
+    "other": Row("another clip's pose, against that pose", follow_other, other),
+    "wrong": Row("another clip's pose, against its own", follow_other),
+    "none": Row("no pose", lambda b: b.make(driving, strength=0.0)),
+    "black": Row("an empty drawing as the pose", lambda b: b.make(lambda case: torch.zeros_like(driving(case)))),
+    "rest": Row("the picture's pose held", lambda b: b.make(resting)),
+    "still": Row("still picture", _still),
+    "true": Row("the true video through the VAE", _true),
+    "word": Row("no pose, the action's word in the caption", _word),
+    "chain": Row("word, ACT-VAE, DynamiCtrl", lambda b: b.predicted(lambda case: case.action)),
+    "chain_wrong": Row("the same with another action's word", lambda b: b.predicted(other_word)),
+    "camera": Row("camera action alone, the pose held", lambda b: b.make(resting, faes=b.camera)),
+    "camera_pose": Row("camera action and driving pose", lambda b: b.make(driving, faes=b.camera)),
+}
+
+# What each kind of body does without poses.
+ACROSS: dict[str, tuple[str, Make]] = {
+    "act": ("the action of a person's clip", lambda b: b.act(lambda case: case.action)),
+    "act_wrong": ("another action of a person's clip", lambda b: b.act(other_word)),
+    "act_none": ("no action", lambda b: b.make(driving, strength=0.0)),
+    "act_word": ("the action's word in the caption", _word),
+    "act_still": ("still picture", _still),
+    "act_true": ("the true video through the VAE", _true),
+}
+ROWS |= {
+    f"{name}_{kind}": Row(f"{kind}: {label}", make, kind=kind)
+    for kind in KINDS
+    for name, (label, make) in ACROSS.items()
 }
 
 
 def run_row(bench: Bench, name: str) -> list[dict]:
     """The records of one row: one for each case."""
-    _, truth, make = ROWS[name]
-    videos, records = make(bench), []
+    row, records = ROWS[name], []
+    bench = bench if row.kind == PERSON else bench.of(row.kind)
+    videos = row.make(bench)
     pan = CAMERAS[CAMERA] * PAN_PX
     for case, video in zip(bench.cases, videos, strict=True):
-        seen = measure_actor(video, case.actor, truth(case))
+        seen = measure_actor(video, case.actor, row.truth(case))
         records.append(
             {
                 "action": case.action, "target": case.seed, "seed": case.seed, "follow": round(seen.follow, 4),
@@ -150,7 +192,7 @@ def run_row(bench: Bench, name: str) -> list[dict]:
 
 def make_actor_table(results: dict[str, list[dict]]) -> str:
     """The results as markdown, a row for each way, with 95 % intervals over people."""
-    return interval_table(results, lambda name: ROWS[name][0], VALUES)
+    return interval_table(results, lambda name: ROWS[name].label, VALUES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from transformers import T5Tokenizer
 
 # Shares of the samples that are not told something: then the others have to say it.
-NO_POSE = 0.12
-NO_ACTION_WORD = 0.5
+NO_POSE = 0.4
+NO_ACTION_WORD = 0.3
 NO_CAMERA_WORD = 0.3
 NO_CAPTION = 0.08
 NO_PICTURE = 0.03
+KIND_SHARES = {"person": 0.5, "dog": 0.25, "bird": 0.25}
 # What each of a clip's four captions names beside the person: neither, the action, the camera, both.
 SAID = ((False, False), (True, False), (False, True), (True, True))
 
@@ -37,8 +38,9 @@ SAID = ((False, False), (True, False), (False, True), (True, True))
 def actor_clip(index: int) -> tuple[Actor, Performance, str | None, str | None]:
     """One of endlessly many training clips: who, what they do, and the names of action and camera if they have one."""
     rng = np.random.default_rng([index, 79])
-    actor = sample_actor(int(rng.integers(2**31)))
-    return actor, *sample_performance(rng)
+    seed, performance = int(rng.integers(2**31)), sample_performance(rng)
+    kind = rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values()))
+    return sample_actor(seed, kind=str(kind)), *performance
 
 
 def encode_actors(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,22 +57,34 @@ def learn_action(
     the debiased motion loss takes part.
     """
     from ...clips import cut_crops
+    from ...cogvideox.model import clip_format
+
+    example = shipped.example(action)
+    generator = torch.Generator().manual_seed(seed)
+    videos = cut_crops(torch.from_numpy(example.reference), shipped.FPS, clip_format(base), crops, generator)
+    return learn_videos(
+        base, videos, example.reference_caption, steps=steps, settle_steps=settle_steps, debiased=debiased, seed=seed,
+        device=device,
+    )  # fmt: skip
+
+
+def learn_videos(
+    base: CogVideoXI2V, videos: Sequence[torch.Tensor], said: str, *, steps: int, settle_steps: int = 0,
+    debiased: bool = True, seed: int = 0, device: str = "cpu",
+) -> torch.Tensor:  # fmt: skip
+    """Motion tokens (layers, S, width) learned from videos (T, H, W, 3) that show one action, under one caption.
+
+    S is as many as a caption has tokens; the other settings are those of learn_action().
+    """
     from ...cogvideox.encodings import encode_clips
-    from ...cogvideox.model import clip_format, encode_prompt
+    from ...cogvideox.model import encode_prompt
     from ...cogvideox.sampling import make_scheduler
     from ...flexiact.fit import TOKENS, fit_fae
     from ...training import Course
 
-    where = torch.device(device)
-    example = shipped.example(action)
-    generator = torch.Generator().manual_seed(seed)
-    videos = cut_crops(torch.from_numpy(example.reference), shipped.FPS, clip_format(base), crops, generator)
-    length = base.transformer.config.max_text_seq_length
+    where, length = torch.device(device), base.transformer.config.max_text_seq_length
     with torch.no_grad():
-        words, empty = (
-            encode_prompt(base.text_encoder, base.tokenizer, text, length, where)
-            for text in (example.reference_caption, "")
-        )
+        words, empty = (encode_prompt(base.text_encoder, base.tokenizer, text, length, where) for text in (said, ""))
     clips = encode_clips(base.vae, videos, words, empty, where)
     stages = [(steps, FAE_LEARNING_RATE)]
     if settle_steps:

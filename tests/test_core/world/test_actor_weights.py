@@ -55,7 +55,7 @@ def test_without_a_pose_the_action_is_not_made(base):
 
 
 def test_a_learned_camera_and_a_driving_pose_act_together_each_as_much_as_alone(base, followed):
-    camera = [(load_fae(shipped.camera_path()), 1.0)]
+    camera = [(load_fae(shipped.actor_fae_path(shipped.CAMERA_MOVE)), 1.0)]
     resting = [draw_actor_poses(case.actor, act_out(None)) for case in CASES]
     panned = perform(base, CASES, resting, faes=camera, steps=STEPS)
     both = perform(base, CASES, [driving(case) for case in CASES], faes=camera, steps=STEPS)
