@@ -50,7 +50,7 @@ def true_joints(actor: Actor, performance: Performance) -> tuple[Tensor, Tensor]
     """Where READ are in the true clip: (T, 5, 2) in px, and which are to be seen there, bool (T, 5)."""
     joints = joints_px(actor, performance)
     points = joints[:, [JOINTS.index(name) for name in READ], :2]
-    thick = thickness_of(actor)
+    thick = thickness_of(actor.kind)
     shown = cover_of_parts(joints, thick=thick)[:, _SHOWN].sum((-1, -2))
     whole = torch.tensor([torch.pi * (PARTS[number][2] * float(thick[number])) ** 2 for number in _SHOWN])
     return points, shown >= _SEEN * whole

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..act_vae.figures import JOINTS
 from ..poses.draw import Look, draw_poses
 from .actors import FRAME_PX, MARKERS, SHIRTS, SKINS, TONES, TROUSERS, Actor, Performance, joints_px, poses_of
-from .bodies import KINDS
+from .bodies import KINDS, PERSON
 
 # Felt rather than cut out, as the sprites.
 EDGE_PX = 4.6
@@ -33,7 +33,13 @@ PARTS: tuple[tuple[str, str, float, str, float, float], ...] = (
     *((f"{side}_wrist", f"{side}_wrist", 3.4, f"{side}_wrist", 1.0, 3.0) for side in ("left", "right")),
     *((f"{side}_ankle", f"{side}_ankle", 3.5, f"{side}_ankle", 1.0, 2.0) for side in ("left", "right")),
     ("head", "head", 6.2, "skin", 1.0, 1.0),
+    # Of animals only: bodies.Kind says how thick.
+    ("hips", "tail", 2.4, "shirt", 0.8, 0.0),
+    ("head", "snout", 3.0, "skin", 0.8, 1.5),
 )
+SNOUT_PX = 6.5
+TAIL_RISE_PX = 6.0
+TAIL = 0.6  # of the trunk
 
 
 def render_actor(actor: Actor, performance: Performance) -> Tensor:
@@ -44,19 +50,16 @@ def render_actor(actor: Actor, performance: Performance) -> Tensor:
 
 def cover_of(actor: Actor, performance: Performance) -> Tensor:
     """How much of each pixel each of an actor's PARTS is seen to cover: (T, P, 64, 64) in 0..1."""
-    return cover_of_parts(joints_px(actor, performance), thick=thickness_of(actor))
+    return cover_of_parts(joints_px(actor, performance), thick=thickness_of(actor.kind))
 
 
-def thickness_of(actor: Actor) -> Tensor:
-    """How much thicker than PARTS says an actor's are: (P,)."""
-    trunk, arms, legs, head = KINDS[actor.kind].thick
-    own = {"chest": trunk, "left_hip right_hip": trunk, "head head": head}
+def thickness_of(kind: str) -> Tensor:
+    """How much thicker than PARTS says those of a kind of body are, 0 where it has none: (P,)."""
+    trunk, arms, legs, head, tail = KINDS[kind].thick
+    own = {"chest hips": trunk, "left_hip right_hip": trunk, "head head": head, "hips tail": tail, "head snout": tail}
     of_arms = ("shoulder", "elbow", "wrist")
     return torch.tensor(
-        [
-            own.get(start, own.get(f"{start} {end}", arms if start.endswith(of_arms) else legs))
-            for start, end, *_ in PARTS
-        ]
+        [own.get(f"{start} {end}", arms if start.endswith(of_arms) else legs) for start, end, *_ in PARTS]
     )
 
 
@@ -90,12 +93,12 @@ def colours_of(actor: Actor, ends: Mapping[str, Sequence[float]] = MARKERS) -> T
 def cover_of_parts(joints: Tensor, zoom: Tensor | None = None, thick: Tensor | None = None) -> Tensor:
     """How much of each pixel each of PARTS is seen to cover: (T, P, 64, 64) in 0..1, of joints (T, 13, 3) in px.
 
-    zoom (T,) and thick (P,) say how much thicker than PARTS says they are, in a frame and each.
+    zoom (T,) and thick (P,), a person's if not given, say how much thicker than PARTS says they are, in a frame and
+    each.
     """
     ends = _ends(joints)
-    radius = torch.tensor([part[2] for part in PARTS])[None]
-    if thick is not None:
-        radius = radius * thick
+    thick = thickness_of(PERSON) if thick is None else thick
+    radius = (torch.tensor([part[2] for part in PARTS]) * thick)[None]
     if zoom is not None:
         radius = radius * zoom[:, None]
     near = ends[..., 2].mean(1) + torch.tensor([part[5] for part in PARTS])
@@ -110,6 +113,7 @@ def cover_of_parts(joints: Tensor, zoom: Tensor | None = None, thick: Tensor | N
     off_y = dy[..., :, None] - share.mul_(along[..., 1, None, None])
     distance = off_x.square_().add_(off_y.square_()).sqrt_()
     cover = distance.neg_().add_(radius[..., None, None]).div_(EDGE_PX).add_(0.5).clamp_(0, 1)
+    cover *= (thick > 0)[:, None, None]
     order = near.argsort(1, descending=True)
     rows = torch.arange(len(joints))[:, None]
     sorted_cover = cover[rows, order]
@@ -124,6 +128,12 @@ def _ends(joints: Tensor) -> Tensor:
     place = {name: joints[:, number] for number, name in enumerate(JOINTS)}
     place["chest"] = (place["left_shoulder"] + place["right_shoulder"]) / 2
     place["hips"] = (place["left_hip"] + place["right_hip"]) / 2
+    level = torch.tensor([1.0, 0.0, 1.0])
+    ahead = torch.nn.functional.normalize((place["head"] - place["hips"]) * level, dim=-1)
+    place["snout"] = place["head"] + SNOUT_PX * ahead
+    place["tail"] = (
+        place["hips"] + TAIL * (place["hips"] - place["chest"]) - TAIL_RISE_PX * torch.tensor([0.0, 1.0, 0.0])
+    )
     return torch.stack([torch.stack([place[part[end]] for part in PARTS], 1) for end in (0, 1)], 1)
 
 

@@ -24,7 +24,8 @@ class Kind:
     moves: by freedom, the shares of a person's changes of freedoms that change it; what is not in it stays at rest.
     Freedoms of arms and legs are given without a side, for both: each takes from its own side, where none is named.
     sizes: ranges of the lengths of figures.draw_body(), in shares of the height. height, turn: ranges as in
-    actors.Actor. thick: how much thicker than a person's its trunk, arms, legs and head are drawn.
+    actors.Actor. thick: how much thicker than a person's its trunk, arms, legs and head are drawn, and its tail and
+    snout, which a person has not.
     ahead_px: how far its middle is ahead of its hips.
     """
 
@@ -33,7 +34,7 @@ class Kind:
     sizes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     height: tuple[float, float] = (39.0, 43.0)
     turn: tuple[float, float] = (-0.6, 0.6)
-    thick: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    thick: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 0.0)
     ahead_px: float = 0.0
 
 
@@ -55,7 +56,7 @@ KINDS: dict[str, Kind] = {
             "neck": (0.25, 0.29), "torso": (0.47, 0.54), "shoulders": (0.06, 0.08), "hips": (0.05, 0.07),
             "upper_arm": (0.25, 0.28), "forearm": (0.25, 0.28), "thigh": (0.20, 0.23), "shank": (0.20, 0.23),
         },
-        height=(37.0, 41.0), turn=(0.95, 1.25), thick=(1.15, 1.0, 1.0, 0.85), ahead_px=12.0,
+        height=(37.0, 41.0), turn=(0.95, 1.25), thick=(1.15, 1.0, 1.0, 0.85, 1.0), ahead_px=12.0,
     ),
     "bird": Kind(
         rest={"lean": 42, "arm_forward": 10, "arm_aside": 14, "elbow": 16, "leg_forward": 6, "leg_aside": 8, "knee": 20,
@@ -70,7 +71,7 @@ KINDS: dict[str, Kind] = {
             "neck": (0.21, 0.25), "torso": (0.33, 0.38), "shoulders": (0.10, 0.12), "hips": (0.06, 0.08),
             "upper_arm": (0.20, 0.23), "forearm": (0.20, 0.24), "thigh": (0.14, 0.17), "shank": (0.15, 0.18),
         },
-        height=(44.0, 48.0), turn=(0.35, 0.8), thick=(1.45, 1.1, 0.85, 0.9), ahead_px=4.0,
+        height=(44.0, 48.0), turn=(0.65, 1.0), thick=(1.45, 1.1, 0.85, 0.9, 1.0), ahead_px=4.0,
     ),
 }  # fmt: skip
 
