@@ -35,11 +35,10 @@ PARTS: tuple[tuple[str, str, float, str, float, float], ...] = (
     ("head", "head", 6.2, "skin", 1.0, 1.0),
     # Of animals only: bodies.Kind says how thick.
     ("hips", "tail", 2.4, "shirt", 0.8, 0.0),
-    ("head", "snout", 3.0, "skin", 0.8, 1.5),
+    ("head", "snout", 3.0, "skin", 0.5, 1.5),
 )
 SNOUT_PX = 6.5
-TAIL_RISE_PX = 6.0
-TAIL = 0.6  # of the trunk
+TAIL_PX, TAIL_RISE_PX = 13.0, 5.0
 
 
 def render_actor(actor: Actor, performance: Performance) -> Tensor:
@@ -131,9 +130,8 @@ def _ends(joints: Tensor) -> Tensor:
     level = torch.tensor([1.0, 0.0, 1.0])
     ahead = torch.nn.functional.normalize((place["head"] - place["hips"]) * level, dim=-1)
     place["snout"] = place["head"] + SNOUT_PX * ahead
-    place["tail"] = (
-        place["hips"] + TAIL * (place["hips"] - place["chest"]) - TAIL_RISE_PX * torch.tensor([0.0, 1.0, 0.0])
-    )
+    back = torch.nn.functional.normalize(place["hips"] - place["chest"], dim=-1)
+    place["tail"] = place["hips"] + TAIL_PX * back - TAIL_RISE_PX * torch.tensor([0.0, 1.0, 0.0])
     return torch.stack([torch.stack([place[part[end]] for part in PARTS], 1) for end in (0, 1)], 1)
 
 
