@@ -35,7 +35,7 @@ PARTS: tuple[tuple[str, str, float, str, float, float], ...] = (
     ("head", "head", 6.2, "skin", 1.0, 1.0),
     # Of animals only: bodies.Kind says how thick.
     ("hips", "tail", 2.4, "shirt", 0.8, 0.0),
-    ("head", "snout", 3.0, "skin", 0.5, 1.5),
+    ("head", "snout", 3.0, "skin", 0.8, -3.0),
 )
 SNOUT_PX = 6.5
 TAIL_PX, TAIL_RISE_PX = 13.0, 5.0
