@@ -22,7 +22,7 @@ from .pictures import DOCS, ROOT, tile
 
 ONE_SUBJECT = ("jump", "slide", "spin", "grow", "hop")
 # The action whose targets are shown doing others too, so that one subject is seen in all of them.
-OF_TARGETS = "jump"
+OF_TARGETS = "slide"
 FOLLOWED = ("jumping_jacks", "kick", "lunge", "wave", "bow", "walk")
 FILMED = 5
 CONTRARY = ("jump", "slide", "grow", "pan")
