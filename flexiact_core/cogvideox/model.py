@@ -139,6 +139,8 @@ def for_num_latent_frames(
     return twin
 
 
+# Places are laid out by NumPy, once a step: a compiler gains nothing there, and torch's fails on it.
+@torch.compiler.disable
 def rotary_positions(
     config: Mapping[str, Any], num_latent_frames: int, latent_height: int, latent_width: int
 ) -> tuple[Tensor, Tensor] | None:

@@ -30,7 +30,8 @@ _OUTLIER = 0.01
 
 def read_joints(frames: Tensor, actor: Actor) -> tuple[Tensor, Tensor]:
     """Where READ are in a video (T, 64, 64, 3) in 0..1: (T, 5, 2) in px, and which were found, bool (T, 5)."""
-    known = torch.cat([colours_of(actor), torch.tensor([TONES[actor.tone]]), torch.tensor([TONES[actor.tone]]) * 0.86])
+    worn = colours_of(actor)[thickness_of(actor.kind) > 0]
+    known = torch.cat([worn, torch.tensor([TONES[actor.tone]]), torch.tensor([TONES[actor.tone]]) * 0.86])
     distance = (frames.float()[:, None] - known[:, None, None]).square().sum(-1)
     share = torch.softmax(-distance / _SOFTNESS, 1)[:, _SHOWN]
     # Specks are outvoted by their neighbours.

@@ -96,7 +96,8 @@ def test_the_video_and_its_slope_are_those_of_our_own_sampler(world):
         frames = world.vae.decode(run(world, acting(world), sampler=comfy.samplers.sampler_object("euler")))[0]
         expected = to_frames(decode_latents(world.base.vae, own, CPU))
     # ComfyUI's VAE decodes in other stretches of frames.
-    torch.testing.assert_close(frames, expected, rtol=0, atol=2 / 255)
+    torch.testing.assert_close(frames, expected, rtol=0, atol=8 / 255)
+    assert (frames - expected).abs().mean() < 0.3 / 255
     slopes = [measure.measure_action(each.numpy(), world.scene, "jump").slope for each in (frames, expected)]
     assert abs(slopes[0] - slopes[1]) < 0.01 and slopes[1] > 0.8
 

@@ -125,14 +125,14 @@ def test_a_config_can_say_that_its_weights_learned_the_other_spacing():
         torch.testing.assert_close(ours, expected, rtol=0, atol=5e-6)
 
 
-def test_the_small_world_learned_the_other_spacing():
+def test_the_small_world_learned_the_spacing_of_the_release():
     from flexiact_core.cogvideox.loading import load_base
     from flexiact_core.world.shipped import base_folder
 
     config = load_base(base_folder(), base_folder(), torch.float32).transformer.config
-    # 64 x 64 pixels are 4 x 4 patches, fitted in height, 30 of 45 columns from 8; the stop 38 is scaled by 3/4.
+    # 64 x 64 pixels are 4 x 4 patches, fitted in height: 30 rows from 0, 30 of 45 columns from 8.
     found = rotary_positions(config, 2, 8, 8)
-    for ours, expected in zip(found, tables_at([0, 7.5, 15, 22.5], [8, 14.8333333, 21.6666667, 28.5], 2), strict=True):
+    for ours, expected in zip(found, tables_at([0, 7.5, 15, 22.5], [8, 15.5, 23, 30.5], 2), strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=5e-6)
 
 

@@ -7,6 +7,7 @@ import torch
 from flexiact_core.world import shipped
 from flexiact_core.world.actions import ACTIONS
 from flexiact_core.world.cases import SETTINGS, load_world, make_cases, measure_cases, sample_videos
+from flexiact_core.world.making.vae_training import measure_vae
 from flexiact_core.world.measure import measure_action
 
 pytestmark = pytest.mark.skipif(
@@ -125,3 +126,34 @@ def test_a_briefly_trained_fae_beats_no_fae(world):
     records = perform(world, "slide", tokens)
     assert mean(records, "slope") > mean(perform(world, "slide", None), "slope") + 0.3
     assert mean(records, "accuracy") >= 0.75  # by chance: one of eleven
+
+
+def test_the_vae_keeps_subjects_that_move(world):
+    assert measure_vae(world.base.vae, 4, seed=5)["sprite_psnr_db"] > 27
+
+
+def test_an_action_that_the_base_never_saw_is_carried_over(world):
+    records = perform(world, "hop", world.faes["hop"])
+    assert mean(records, "slope") > 0.6
+    assert mean(records, "accuracy") >= 0.5  # by chance: one of eleven
+
+
+def test_a_word_moves_a_subject_that_stays_whole(world):
+    records = []
+    for action in ("grow", "pan", "slide"):
+        cases = make_cases(action, SETTINGS["word"], TARGETS, 1)
+        records += measure_cases(cases, sample_videos(world, cases, None, steps=STEPS))
+    assert mean(records, "likeness") > 0.5
+    assert mean(records, "accuracy") == 1.0 and mean(records, "right_shape") > 0.65
+
+
+def test_the_weighting_lets_the_action_speak_against_a_word_that_names_another(world):
+    def against(setting):
+        records = []
+        for action in ("jump", "slide", "spin"):
+            cases = make_cases(action, SETTINGS[setting], TARGETS, 1)
+            videos = sample_videos(world, cases, world.faes[action], steps=STEPS, bias=SETTINGS[setting].bias)
+            records += measure_cases(cases, videos)
+        return mean(records, "slope")
+
+    assert against("other_1") > against("other_0") + 0.08

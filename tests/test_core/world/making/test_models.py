@@ -65,7 +65,7 @@ def test_the_packs_own_loader_reads_the_saved_base(saved):
     from flexiact_core.cogvideox.loading import load_base
 
     base = load_base(saved, saved, torch.float32)
-    assert base.transformer.config.num_layers == 6
+    assert base.transformer.config.num_layers == 7
     assert base.vae.config.sample_width == 64
 
 
@@ -73,4 +73,4 @@ def test_all_weights_together_are_under_20_mb_and_no_file_over_16(saved):
     sizes = [file.stat().st_size for file in saved.rglob("*") if file.is_file()]
     assert max(sizes) < 16e6
     # Adapters and embeddings take up to another megabyte.
-    assert sum(sizes) < 19e6
+    assert sum(sizes) < 19.3e6
