@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ def cover_of(actor: Actor, performance: Performance) -> Tensor:
     return cover_of_parts(joints_px(actor, performance), thick=thickness_of(actor.kind))
 
 
+@cache
 def thickness_of(kind: str) -> Tensor:
     """How much thicker than PARTS says those of a kind of body are, 0 where it has none: (P,)."""
     trunk, arms, legs, head, tail = KINDS[kind].thick

@@ -18,7 +18,7 @@ from .. import shipped
 from ..actor_cases import load_actors
 from ..actor_render import render_actor
 from ..actors import FPS, FRAME_PX, act_out, actor_caption, sample_actor
-from .adapter_training import learn_videos
+from .adapter_training import learn_videos, settle_worker, spread
 from .hogwild import faster_format
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ CAMERA = "right"  # of CAMERAS: where that of the reference clip moves
 STEPS = 150
 SETTLE_STEPS = 150
 CROPS = 12
+# What is learned from a clip each.
+LEARNED = (*ACTIONS, shipped.CAMERA_MOVE)
 
 
 def learn_from_person(base: CogVideoXI2V, action: str, *, steps: int = STEPS, settle_steps: int = 0) -> FAE:
@@ -62,17 +64,16 @@ def build_actor_actions(weights: Path, workers: int = 1) -> None:
 
     Files that exist are kept.
     """
-    missing = [name for name in (*ACTIONS, shipped.CAMERA_MOVE) if not shipped.actor_fae_path(name, weights).exists()]
-    torch.multiprocessing.spawn(_learn, args=(missing, weights, workers), nprocs=workers)
+    missing = [name for name in LEARNED if not shipped.actor_fae_path(name, weights).exists()]
+    spread(_learn, missing, weights, "cpu", workers)
 
 
-def _learn(rank: int, missing: list[str], weights: Path, workers: int) -> None:
+def _learn(rank: int, missing: list[str], weights: Path, device: str, workers: int) -> None:
     from ...flexiact.fae import FAE, save_fae
     from ...video_files import write_preview
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(1)
-    base = load_actors(weights, faster_format())
+    base = load_actors(weights, faster_format(device))
+    settle_worker(base, device)
     for name in missing[rank::workers]:
         started, path = time.monotonic(), shipped.actor_fae_path(name, weights)
         learned = learn_from_person(base, name, settle_steps=SETTLE_STEPS if name in ACTIONS else 0)

@@ -107,13 +107,13 @@ def build_faes(
     from ...video_files import write_preview
 
     missing = [name for name in actions if not shipped.fae_path(name, weights).exists()]
-    _spread(_learn_actions, missing, weights, device, workers, steps)
+    spread(_learn_actions, missing, weights, device, workers, steps)
     for name in actions:
         clip = torch.from_numpy(shipped.example(name).reference)
         write_preview(shipped.fae_path(name, weights).with_suffix(".mp4"), clip, shipped.FPS)
 
 
-def _spread(work: Callable[..., None], missing: list, weights: Path, device: str, workers: int, *more: object) -> None:
+def spread(work: Callable[..., None], missing: list, weights: Path, device: str, workers: int, *more: object) -> None:
     """Runs `work` on every workers-th item in as many processes; `more` is given to each."""
     workers = min(workers, len(missing)) if device == "cpu" else 1
     if workers == 1:
@@ -128,7 +128,7 @@ def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, wo
     from ...flexiact.fae import FAE, save_fae
 
     base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), faster_format(device))
-    _settle_worker(base, device)
+    settle_worker(base, device)
     for action in missing[rank::workers]:
         started = time.monotonic()
         tokens = learn_action(base, action, steps=steps, settle_steps=steps, device=device)
@@ -142,7 +142,8 @@ def _learn_actions(rank: int, missing: list[str], weights: Path, device: str, wo
         log.info("fae %s: %.0f s", action, time.monotonic() - started)
 
 
-def _settle_worker(base: CogVideoXI2V, device: str) -> None:
+def settle_worker(base: CogVideoXI2V, device: str) -> None:
+    """Logs as the main process does, with one thread on a CPU, and puts the base on its device."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if device == "cpu":
         torch.set_num_threads(1)
@@ -201,7 +202,7 @@ def build_refadapter(
     if target.exists():
         return
     base = load_base(shipped.base_folder(weights), shipped.base_folder(weights), faster_format(device))
-    _settle_worker(base, device)
+    settle_worker(base, device)
     draw_clip = _clips_of(base, read_refadapter_data(base, num_clips=num_clips, device=device), device)
     started = time.monotonic()
 

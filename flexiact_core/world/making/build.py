@@ -23,7 +23,7 @@ from .. import shipped
 from ..actions import ACTIONS
 from ..scenes import vocabulary
 from . import hogwild
-from .actor_action import build_actor_actions
+from .actor_action import LEARNED, build_actor_actions
 from .actor_build import build_actor_base, build_actor_data, train_actor_vae
 from .amg_build import build_amg, build_amg_data, train_amg_vae
 from .base_training import BaseTask, encode_data, encode_scene
@@ -143,8 +143,8 @@ def build_actions(work: Path, chosen: argparse.Namespace) -> None:
 def build_actor_action(work: Path, chosen: argparse.Namespace) -> None:
     """Learns and writes what the people's base learns from a clip: actions, and a move of the camera."""
     if chosen.fresh:
-        for file in shipped.actor_fae_path(shipped.CAMERA_MOVE, chosen.out).parent.glob("*.safetensors"):
-            file.unlink()
+        for name in LEARNED:
+            shipped.actor_fae_path(name, chosen.out).unlink(missing_ok=True)
     build_actor_actions(chosen.out, chosen.workers)
 
 
