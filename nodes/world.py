@@ -118,6 +118,7 @@ class LoadExamplePerson(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         from ..flexiact_core.act_vae.figures import ACTIONS
+        from ..flexiact_core.world.bodies import KINDS, PERSON
 
         return io.Schema(
             node_id="LoadExamplePerson",
@@ -144,6 +145,16 @@ class LoadExamplePerson(io.ComfyNode):
                     options=list(ACTIONS),
                     tooltip="What the poses show. Each begins at rest, as the person stands in the picture.",
                 ),
+                io.Combo.Input(
+                    "body",
+                    options=list(KINDS),
+                    default=PERSON,
+                    optional=True,
+                    tooltip=(
+                        "Whose body: a person's, or a dog's or a bird's, which does with forelegs or wings what a "
+                        "person does with the arms."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The person at rest, 64x64 pixels."),
@@ -162,13 +173,13 @@ class LoadExamplePerson(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, person, action) -> io.NodeOutput:
+    def execute(cls, person, action, body="person") -> io.NodeOutput:
         from ..flexiact_core.poses.keypoints import write_openpose
         from ..flexiact_core.world.actor_cases import driving, example_case, picture_of
         from ..flexiact_core.world.actors import actor_caption, poses_of
 
         with memory.normal_tensors():
-            case = example_case(person, action)
+            case = example_case(person, action, body)
             poses = write_openpose(poses_of(case.actor, case.performance))
             return io.NodeOutput(picture_of(case.actor), actor_caption(case.actor), poses, driving(case), case)
 

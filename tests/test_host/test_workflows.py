@@ -35,7 +35,7 @@ AS_SHIPPED = [
 ]
 NUM_FRAMES, FRAME_PX = 17, 64
 # Those that make no video of the small world: frames, and the side of one.
-OTHER_SIZES = {"avatars_render": (16, 256)}
+OTHER_SIZES = {"avatars_render": (16, 256), "flexiact_bodies": (21, 64)}
 
 # Where the node looks.
 MODEL_DIRECTORIES = {

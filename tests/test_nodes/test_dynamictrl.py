@@ -1,5 +1,7 @@
 """Pose Transfer without a server: a small random base, and what is refused before it is loaded."""
 
+import dataclasses
+
 import pytest
 import torch
 from small_models_1_5 import make_base_1_5
@@ -113,6 +115,24 @@ def test_an_action_acts_together_with_the_poses(running_node, model, image):
     alone = run(model, image)[0]
     assert not torch.allclose(run(model, image, fae=((action, 1.0),))[0], alone, atol=1e-4)
     torch.testing.assert_close(run(model, image, fae=((action, 0.0),))[0], alone, atol=1e-5, rtol=0)
+
+
+def test_an_action_is_weighted_as_the_base_says(running_node, model, image):
+    from flexiact_core.cogvideox.model import base_signature
+    from flexiact_core.flexiact.fae import FAE
+    from flexiact_core.modules import share_weights
+
+    def saying(strength, hold_until, off_below):
+        twin = share_weights(model.base.transformer)
+        said = {"strength": strength, "hold_until": hold_until, "off_below": off_below}
+        twin.register_to_config(motion_bias=said)
+        return dataclasses.replace(model, base=dataclasses.replace(model.base, transformer=twin))
+
+    tokens = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(3))
+    fae = ((FAE(tokens, "pan", {"base": base_signature(model.base.transformer)}), 1.0),)
+    silent = run(model, image, fae=fae)[0]
+    assert torch.equal(run(saying(1.0, 800, 700), image, fae=fae)[0], silent)
+    assert not torch.allclose(run(saying(6.0, 500, 0), image, fae=fae)[0], silent, atol=1e-4)
 
 
 def test_accelerations_run(running_node, model, image):

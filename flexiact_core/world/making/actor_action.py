@@ -17,8 +17,8 @@ from ...modules import share_weights
 from .. import shipped
 from ..actor_cases import load_actors
 from ..actor_render import render_actor
-from ..actors import FPS, FRAME_PX, act_out, actor_caption, sample_actor
-from .adapter_training import learn_videos, settle_worker, spread
+from ..actors import FPS, FRAME_PX, Actor, act_out, actor_caption, sample_actor
+from .adapter_training import FAE_LEARNING_RATE, learn_videos, settle_worker, spread
 from .hogwild import faster_format
 
 if TYPE_CHECKING:
@@ -27,11 +27,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REFERENCE = 4_000_000
+# A person seen from the side that dogs and birds show: what a limb does in the picture is then much alike.
+REFERENCE = 4_000_013
+# One whose background shows a camera's move well.
+CAMERA_REFERENCE = 4_000_000
 CAMERA = "right"  # of CAMERAS: where that of the reference clip moves
 STEPS = 150
 SETTLE_STEPS = 150
-CROPS = 12
+CROPS = 32
+# At three times that, the camera's move holds limbs still that poses move.
+CAMERA_RATE = 1e-2
 # What is learned from a clip each.
 LEARNED = (*ACTIONS, shipped.CAMERA_MOVE)
 
@@ -47,11 +52,12 @@ def learn_from_person(base: CogVideoXI2V, action: str, *, steps: int = STEPS, se
     from ...flexiact.fae import FAE
 
     plain = replace(base, transformer=without_pose_norms(base.transformer))
-    said, clip, videos = actor_caption(sample_actor(REFERENCE)), reference_clip(action), []
+    said, clip, videos = actor_caption(reference_of(action)), reference_clip(action), []
     if action in ACTIONS:
         generator = torch.Generator().manual_seed(0)
         videos = random_crops(clip, FRAME_PX, FRAME_PX, CROPS - 1, generator, scale_range=(0.8, 1.2))
-    tokens = learn_videos(plain, [clip, *videos], said, steps=steps, settle_steps=settle_steps)
+    rate = FAE_LEARNING_RATE if action in ACTIONS else CAMERA_RATE
+    tokens = learn_videos(plain, [clip, *videos], said, steps=steps, rate=rate, settle_steps=settle_steps)
     name = f"camera {CAMERA}" if action == shipped.CAMERA_MOVE else action
     metadata = {
         "base": base_signature(plain.transformer), "name": name, "caption": said, "steps": str(steps + settle_steps)
@@ -85,7 +91,12 @@ def _learn(rank: int, missing: list[str], weights: Path, device: str, workers: i
 def reference_clip(action: str) -> Tensor:
     """The clip (21, 64, 64, 3) that an action of learn_from_person() is learned from."""
     camera = action == shipped.CAMERA_MOVE
-    return render_actor(sample_actor(REFERENCE), act_out(None if camera else action, camera=CAMERA if camera else None))
+    return render_actor(reference_of(action), act_out(None if camera else action, camera=CAMERA if camera else None))
+
+
+def reference_of(action: str) -> Actor:
+    """The person in that clip."""
+    return sample_actor(CAMERA_REFERENCE if action == shipped.CAMERA_MOVE else REFERENCE)
 
 
 def without_pose_norms(transformer):

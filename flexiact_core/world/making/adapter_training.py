@@ -69,12 +69,13 @@ def learn_action(
 
 
 def learn_videos(
-    base: CogVideoXI2V, videos: Sequence[torch.Tensor], said: str, *, steps: int, settle_steps: int = 0,
-    debiased: bool = True, seed: int = 0, device: str = "cpu",
+    base: CogVideoXI2V, videos: Sequence[torch.Tensor], said: str, *, steps: int, rate: float = FAE_LEARNING_RATE,
+    settle_steps: int = 0, debiased: bool = True, seed: int = 0, device: str = "cpu",
 ) -> torch.Tensor:  # fmt: skip
     """Motion tokens (layers, S, width) learned from videos (T, H, W, 3) that show one action, under one caption.
 
-    S is as many as a caption has tokens; the other settings are those of learn_action().
+    S is as many as a caption has tokens. rate is the learning rate of `steps`; the other settings are those of
+    learn_action().
     """
     from ...cogvideox.encodings import encode_clips
     from ...cogvideox.model import encode_prompt
@@ -86,7 +87,7 @@ def learn_videos(
     with torch.no_grad():
         words, empty = (encode_prompt(base.text_encoder, base.tokenizer, text, length, where) for text in (said, ""))
     clips = encode_clips(base.vae, videos, words, empty, where)
-    stages = [(steps, FAE_LEARNING_RATE)]
+    stages = [(steps, rate)]
     if settle_steps:
         stages.append((steps + settle_steps, FAE_SETTLE_RATE))
     state = None

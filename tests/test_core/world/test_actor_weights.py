@@ -68,3 +68,15 @@ def test_a_learned_camera_and_a_driving_pose_act_together_each_as_much_as_alone(
     assert middle(panned, "pan") >= PAN_PX / 2 and abs(middle(followed, "pan")) <= 1
     assert middle(both, "pan") >= 0.8 * middle(panned, "pan")
     assert middle(both, "limbs") >= 0.8 * middle(followed, "limbs")
+
+
+def test_a_dog_and_a_bird_do_what_was_learned_from_a_person(base):
+    def seen_as(kind, action, strength):
+        cases = [example_case(number, action, kind) for number in range(3)]
+        faes = [(load_fae(shipped.actor_fae_path(action)), strength)]
+        videos = perform(base, cases, [driving(case) for case in cases], strength=0.0, faes=faes, steps=STEPS)
+        return [measure_actor(v, c.actor, c.performance).nearest for v, c in zip(videos, cases, strict=True)]
+
+    for kind, action in (("dog", "walk"), ("dog", "squat"), ("bird", "kick"), ("bird", "bow")):
+        assert seen_as(kind, action, 1.0).count(action) >= 2, (kind, action)
+        assert seen_as(kind, action, 0.0).count(action) <= 1, (kind, action)
