@@ -113,14 +113,12 @@ def _computing(model: BaseModel, poses, plan, fae: WeightedFAEs, control, **sett
     """The function that sample_video() calls for latents."""
     from ..flexiact_core.cogvideox.sampling import Run
     from ..flexiact_core.dynamictrl.animate import animate_picture
-    from ..flexiact_core.flexiact.bias import own_bias
     from ..flexiact_core.flexiact.transfer import condition_on_actions
 
     def compute(posterior, *embeds, device, on_step):
         conditioned = None
         if fae or model.adapters:
-            bias = own_bias(model.base.transformer.config)
-            conditioned = condition_on_actions(model.base, device, faes=fae, adapters=model.adapters, bias=bias)
+            conditioned = condition_on_actions(model.base, device, faes=fae, adapters=model.adapters)
         run = Run(device=device, on_step=on_step, **settings)
         return plan.keep_latents(animate_picture(model.base, posterior, poses, *embeds, run, control, conditioned))
 

@@ -11,7 +11,7 @@ from ..cogvideox.model import CogVideoXI2V, Posterior
 from ..cogvideox.processor import Conditioned
 from ..cogvideox.sampling import Run, sample, start_latents
 from ..errors import FileError
-from .bias import PAPER_BIAS, MotionBias
+from .bias import PAPER_BIAS, MotionBias, own_bias
 from .fae import FAE, check_fae
 from .processor import motion_kwargs, project_motion, with_motion_attention
 from .refadapter import RefAdapter, with_refadapters
@@ -66,17 +66,19 @@ def condition_on_actions(
     *,
     faes: Sequence[tuple[FAE, float]] = (),
     adapters: Sequence[tuple[RefAdapter, float]] = (),
-    bias: MotionBias = PAPER_BIAS,
+    bias: MotionBias | None = None,
     on_share: Callable[[int, Tensor], None] | None = None,
 ) -> Conditioned:
     """The base's transformer, which is on `device`, ready for the actions; also for a run that more acts on.
 
-    The arguments are those of transfer_action(). Raises FileError if an action or adapter is of another base.
+    The arguments are those of transfer_action(), but that bias None is the base's own.
+    Raises FileError if an action or adapter is of another base, or as own_bias() does.
     """
     for fae, _ in faes:
         check_fae(fae, base.transformer)
     transformer = with_refadapters(base.transformer, adapters, device, base.dtype)
     motion = project_motion(transformer, [(fae.tokens.to(device, base.dtype), strength) for fae, strength in faes])
+    bias = bias or own_bias(base.transformer.config)
     return Conditioned(with_motion_attention(transformer), motion_kwargs(motion, bias, on_share))
 
 

@@ -93,7 +93,6 @@ def perform(
     words are the captions; left out, those that name no action. strength is the poses', faes are actions with their
     strengths, as the node takes them.
     """
-    from ..flexiact.bias import own_bias
     from ..flexiact.transfer import condition_on_actions
 
     plan = plan_frames(NUM_FRAMES)
@@ -104,8 +103,7 @@ def perform(
     embeds = torch.cat([encode_prompt(base.text_encoder, base.tokenizer, text, length, CPU) for text in words])
     seeds = tuple(case.seed for case in cases)
     run = Run(num_frames=NUM_FRAMES, device=CPU, steps=steps, cfg=1.0, seed=seeds)
-    bias = own_bias(base.transformer.config)
-    conditioned = condition_on_actions(base, CPU, faes=faes, bias=bias) if faes else None
+    conditioned = condition_on_actions(base, CPU, faes=faes) if faes else None
     latents = animate_picture(base, image, poses, embeds, embeds, run, PoseControl(strength), conditioned)
     decoded = [to_frames(decode_latents(base.vae, plan.keep_latents(one[None]), CPU)) for one in latents]
     return torch.stack([plan.keep_frames(frames) for frames in decoded])
