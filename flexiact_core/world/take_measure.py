@@ -26,7 +26,8 @@ class SeenTake:
 
 def ground_colour(frames: Tensor) -> Tensor:
     """The colour (3,) of what most of the pixels of frames (T, H, W, 3) show."""
-    return frames.reshape(-1, 3).median(0).values
+    # On CPUs, torch's median of a tensor that repeats itself with stride 0 (an expanded picture) is random memory.
+    return frames.reshape(-1, 3).contiguous().median(0).values
 
 
 def silhouette(frames: Tensor, take: Take) -> Tensor:

@@ -28,5 +28,7 @@ def test_a_ground_that_is_no_scenes_has_no_name():
 
 def test_an_empty_scene_has_no_outline():
     take = sample_take(1)
-    assert not silhouette(torch.tensor(SCENES[take.scene]).expand(8, 64, 64, 3), take).any()
+    scene = torch.tensor(SCENES[take.scene]).expand(8, 64, 64, 3)
+    assert name_of_scene(scene) == take.scene
+    assert not silhouette(scene, take).any()
     assert take_mask(take).any()
