@@ -18,6 +18,10 @@ NO_CHROMIUM = (
     "There is no Chromium on this machine. Install one (Debian, Ubuntu: apt-get install chromium), "
     "or set CHROMIUM to the path of one."
 )
+NO_ARIAL = (
+    "No font on this machine is as wide as Arial, which the frontend writes in, so it cannot be told whether text has "
+    "room. Debian, Ubuntu: apt-get install fonts-liberation."
+)
 SCREEN = {"width": 1600, "height": 900}
 SCREENSHOTS = Path(CACHE) / "screenshots"
 EVENTS = (
@@ -220,6 +224,18 @@ class Frontend:
                 }).map((element) => `${node.type} ${node.id}: ${element.value ?? element.innerText}`)
             })"""
         )
+
+    def has_arial(self) -> bool:
+        """Whether text in Arial is as wide as it is on most machines. Elsewhere another font takes its place."""
+        width = self.page.evaluate(
+            """() => {
+                const pen = document.createElement('canvas').getContext('2d')
+                pen.font = '100px Arial'
+                return pen.measureText('i').width
+            }"""
+        )
+        # 22.2 in Arial, 27.8 in DejaVu Sans.
+        return abs(width - 22.2) < 0.5
 
     def show_results(self, picture: str, video: str) -> None:
         """Shows on every node that shows or saves something a file of ComfyUI's input folder, as if it had run."""

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from host.browser import SCREEN, Frontend
+from host.browser import NO_ARIAL, SCREEN, Frontend
 from host.environment import ROOT
 from host.models import NAME
 from host.workflow import blueprint_to_prompt, find_workflow, short_name
@@ -148,9 +148,12 @@ def test_a_workflow_fits_a_small_screen_and_its_pictures_have_room(small_screen,
     small_screen.shoot(f"dropped-{short_name(path)}")
     check_drawing(small_screen, json.loads(path.read_text(encoding="utf-8")))
     assert small_screen.scale() >= 0.6
-    assert small_screen.cut_off() == []
+    cut_off = small_screen.cut_off()
     small_screen.show_results("photo.png", "clip.mp4")
     assert overlaps(small_screen.boxes()) == []
+    if not small_screen.has_arial():
+        pytest.skip(NO_ARIAL)
+    assert cut_off == []
 
 
 @classic_only
