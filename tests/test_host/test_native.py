@@ -123,7 +123,8 @@ def test_the_blueprint_makes_the_frames_of_the_flat_workflow(server, shipped, ob
     adapted = {"class_type": "ApplyRefAdapter", "inputs": {"model": [base, 0]} | adapter}
     flat = change(flat | {"adapted": adapted}, {"ApplyFlexiAct": {"model": ["adapted", 0]}})
     values = {
-        "image": ["example", 0], "prompt": ["example", 1], "fae_file": f"{SMALL_WORLD}/grow.safetensors",
+        "image": ["example", 0], "prompt": ["example", 1],
+        "fae_file": flat[key_of(flat, "LoadFAEEmbedding")]["inputs"]["fae_file"],
         "width": 64, "height": 64, "num_frames": 17, "steps": STEPS, "cfg": 1.0, "seed": 7, "model": SMALL_WORLD,
     }  # fmt: skip
     blueprint = blueprint_to_prompt(load_workflow(BLUEPRINT), object_info, values | adapter)

@@ -12,7 +12,6 @@ from flexiact_core.world.actions import ACTIONS
 from flexiact_core.world.cases import SETTINGS, Case, load_world, make_cases, measure_cases, sample_videos
 from flexiact_core.world.making.vae_training import measure_vae
 from flexiact_core.world.measure import measure_action
-from flexiact_core.world.scenes import caption, sample_target
 
 pytestmark = pytest.mark.skipif(
     not shipped.fae_path("jump").exists() or not shipped.base_folder().exists(),
@@ -154,8 +153,8 @@ def test_a_word_moves_a_subject_that_stays_whole(world):
 def test_the_subject_of_the_quickstart_stays_whole_as_it_acts_whatever_the_seed(world):
     graph = json.loads(find_workflow("flexiact_quickstart").read_text(encoding="utf-8"))
     target, action = next(n["widgets_values"] for n in graph["nodes"] if n["type"] == "LoadExampleAction")
-    scene = sample_target(target, shipped.REFERENCE)
-    cases = [Case(action, target, scene, caption(scene), seed) for seed in range(3)]
+    example = shipped.example(action, target)
+    cases = [Case(action, target, example.target, example.caption, seed) for seed in range(3)]
     records = measure_cases(cases, sample_videos(world, cases, world.faes[action], steps=STEPS))
     assert min(record["likeness"] for record in records) > 0.6
     assert min(record["right_shape"] for record in records) > 0.9
