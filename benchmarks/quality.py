@@ -1,5 +1,7 @@
 """What step caches, float8 weights and tiled decoding change, on the small world: `python -m benchmarks.quality`.
 
+Also how long a video of that size is in its VAE, beside diffusers' own call.
+
 Every video is made exactly and in each other way from the same noise. PSNR is that of the frames against the exact
 video's; accuracy and slope say whether the action is still done (flexiact_core/world/measure.py).
 """
@@ -14,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from benchmarks.measure import clock
+from benchmarks.measure import clock, peak_bytes, ratio, time_side_by_side
 from flexiact_core.cogvideox.acceleration import EXACT, Acceleration
 from flexiact_core.cogvideox.loading import load_base
 from flexiact_core.cogvideox.model import decode_latents, encode_pixels
@@ -129,6 +131,28 @@ def compare_decodes(world: World, action: str = "pan") -> list[str]:
     ]
 
 
+@torch.no_grad()
+def time_small_videos(world: World, rounds: int = 9) -> list[str]:
+    """Rows on one video of 17x64x64 into the small world's VAE and out of it: by our calls and by diffusers' own."""
+    vae = world.base.vae
+    pixels = to_model_pixels(torch.from_numpy(render_clip(shipped.REFERENCE, "jump").frames))
+    latents = encode_pixels(vae, pixels, CPU).mean * vae.config.scaling_factor
+    pairs = {
+        "encode": (lambda: encode_pixels(vae, pixels, CPU), lambda: vae.encode(pixels)),
+        "decode": (
+            lambda: decode_latents(vae, latents, CPU),
+            lambda: vae.decode(latents.transpose(1, 2) / vae.config.scaling_factor),
+        ),
+    }
+    rows = ["| 17x64x64, float32 | ours | diffusers | ratio | memory, ours | memory, diffusers |", "|---" * 6 + "|"]
+    for name, (ours, plain) in pairs.items():
+        seconds = time_side_by_side({"ours": ours, "diffusers": plain}, CPU, rounds)
+        times = " | ".join(f"{statistics.median(side) * 1e3:.0f} ms" for side in seconds.values())
+        memory = " | ".join(f"{peak_bytes(work, CPU) / 2**20:.0f} MiB" for work in (ours, plain))
+        rows.append(f"| {name} | {times} | {ratio(seconds['ours'], seconds['diffusers']):.2f}x | {memory} |")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--weights", type=Path, default=shipped.WEIGHTS, help="folder of the small world's weights")
@@ -150,7 +174,7 @@ def main() -> None:
     print("| scheduler | way | denoising faster by | PSNR to exact | accuracy | slope |\n|---|---|---|---|---|---|")
     for scheduler in ("DPM", "DDIM"):
         print(*compare(world, arguments.weights, scheduler, cases, arguments.steps), sep="\n", flush=True)
-    print("", *compare_decodes(world), sep="\n")
+    print("", *compare_decodes(world), "", *time_small_videos(world), sep="\n")
 
 
 if __name__ == "__main__":

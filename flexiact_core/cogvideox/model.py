@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..clips import ClipFormat
 from ..errors import FileError
@@ -229,7 +230,8 @@ def encode_pixels(
     """
     few_frames = max(1, pixels.shape[2] // vae.num_sample_frames_batch_size)
     watched = watch_calls(vae, "encoder", VAE_LAYER, on_part, few_frames)
-    distribution = watched.encode(pixels.to(device, vae.dtype)).latent_dist
+    with _QuickConvolutions():
+        distribution = watched.encode(pixels.to(device, vae.dtype)).latent_dist
     return Posterior(_frames_first(distribution.mean), _frames_first(distribution.std))
 
 
@@ -268,7 +270,33 @@ def decode_latents(
     tiled.enable_tiling(*tile_px)
     few_frames = max(1, latents.shape[1] // vae.num_latent_frames_batch_size)
     tiled = watch_calls(tiled, "decoder", VAE_LAYER, on_part, few_frames * _count_tiles(tiled, *latents.shape[-2:]))
-    return tiled.decode(unscaled.to(device, vae.dtype)).sample
+    with _QuickConvolutions():
+        return tiled.decode(unscaled.to(device, vae.dtype)).sample
+
+
+class _QuickConvolutions(TorchFunctionMode):
+    """Convolutions of one small video by oneDNN, which torch takes on a CPU only for large videos or several at once.
+
+    The float32 kernel of its own that it takes for the rest needs several times as long on x86 (benchmarks/RESULTS.md).
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.conv3d and not kwargs and len(args) == 7 and self._is_slow(*args[:2]):
+            values, weight, bias, stride, padding, dilation, groups = args
+            return torch.mkldnn_convolution(values, weight, bias, padding, stride, dilation, groups)
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _is_slow(values: Tensor, weight: Tensor) -> bool:
+        # A kernel of 1x1x1 is a matrix product, and quick as it is.
+        return (
+            values.device.type == "cpu"
+            and values.dtype == weight.dtype == torch.float32
+            and len(values) == 1
+            and max(weight.shape[2:]) > 1
+            and torch.backends.mkldnn.is_available()
+            and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+        )
 
 
 def _count_tiles(vae: AutoencoderKLCogVideoX, latent_height: int, latent_width: int) -> int:

@@ -178,8 +178,8 @@ def test_a_posterior_is_the_vaes_own_with_frames_first(base):
     with torch.no_grad():
         expected = base.vae.encode(pixels).latent_dist
     assert posterior.mean.shape == posterior.std.shape == (1, 3, 16, 4, 6)
-    assert torch.equal(posterior.mean, expected.mean.transpose(1, 2))
-    assert torch.equal(posterior.std, expected.std.transpose(1, 2))
+    torch.testing.assert_close(posterior.mean, expected.mean.transpose(1, 2))
+    torch.testing.assert_close(posterior.std, expected.std.transpose(1, 2))
 
 
 def test_a_sample_of_a_posterior_is_scaled_and_follows_its_generator():
@@ -208,7 +208,26 @@ def test_decoding_undoes_the_scale(base):
     with torch.no_grad():
         expected = base.vae.decode(latents.transpose(1, 2) / base.vae.config.scaling_factor).sample
     assert pixels.shape == (1, 3, 9, 32, 48)
-    assert torch.equal(pixels, expected)
+    torch.testing.assert_close(pixels, expected)
+
+
+def slow_convolutions(call):
+    """How often `call` made torch use its own kernel for a convolution over space."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+        call()
+    shapes = [event.input_shapes[1] for event in profile.events() if event.name == "aten::slow_conv3d_forward"]
+    return sum(max(shape[2:]) > 1 for shape in shapes)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(
+    not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="oneDNN is quicker on x86 processors"
+)
+def test_a_small_video_is_not_left_to_torchs_slow_convolution(base):
+    video, latents = seeded(1, 3, 9, 32, 48), seeded(1, 3, 16, 4, 6)
+    assert slow_convolutions(lambda: base.vae.encode(video)) > 0  # or nothing would be shown below
+    assert slow_convolutions(lambda: encode_pixels(base.vae, video, CPU)) == 0
+    assert slow_convolutions(lambda: decode_latents(base.vae, latents, CPU)) == 0
 
 
 def test_a_preview_shows_a_pictures_colours_from_its_latent():
