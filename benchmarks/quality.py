@@ -105,6 +105,11 @@ def draw(world: World, case: Case, scheduler: str, steps: int, file: Path) -> Pa
     return contact_sheet(rows, file)
 
 
+def decode_as_diffusers(vae, latents: torch.Tensor) -> torch.Tensor:
+    """Pixels (1, 3, T, H, W) of latents (1, L, C, h, w), whole, by the VAE's own call."""
+    return vae.decode(latents.transpose(1, 2) / vae.config.scaling_factor).sample
+
+
 @torch.no_grad()
 def compare_decodes(world: World, action: str = "pan") -> list[str]:
     """Rows on 480x720 frames decoded in tiles against the same latents decoded whole, by the small world's VAE."""
@@ -114,7 +119,7 @@ def compare_decodes(world: World, action: str = "pan") -> list[str]:
     posterior = encode_pixels(vae, to_model_pixels(large.permute(0, 2, 3, 1)), CPU)
     latents = posterior.mean * vae.config.scaling_factor
     tiled = to_frames(decode_latents(vae, latents, CPU))
-    whole = to_frames(vae.decode(latents.transpose(1, 2) / vae.config.scaling_factor).sample)
+    whole = to_frames(decode_as_diffusers(vae, latents))
     # Tiles of 240x360 overlap by a sixth and a fifth; there they are blended into each other.
     seams = torch.zeros(480, 720, dtype=torch.bool)
     for start in (200, 400):
@@ -139,10 +144,7 @@ def time_small_videos(world: World, rounds: int = 9) -> list[str]:
     latents = encode_pixels(vae, pixels, CPU).mean * vae.config.scaling_factor
     pairs = {
         "encode": (lambda: encode_pixels(vae, pixels, CPU), lambda: vae.encode(pixels)),
-        "decode": (
-            lambda: decode_latents(vae, latents, CPU),
-            lambda: vae.decode(latents.transpose(1, 2) / vae.config.scaling_factor),
-        ),
+        "decode": (lambda: decode_latents(vae, latents, CPU), lambda: decode_as_diffusers(vae, latents)),
     }
     rows = ["| 17x64x64, float32 | ours | diffusers | ratio | memory, ours | memory, diffusers |", "|---" * 6 + "|"]
     for name, (ours, plain) in pairs.items():

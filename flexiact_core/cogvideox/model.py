@@ -230,7 +230,7 @@ def encode_pixels(
     """
     few_frames = max(1, pixels.shape[2] // vae.num_sample_frames_batch_size)
     watched = watch_calls(vae, "encoder", VAE_LAYER, on_part, few_frames)
-    with _QuickConvolutions():
+    with QuickConvolutions():
         distribution = watched.encode(pixels.to(device, vae.dtype)).latent_dist
     return Posterior(_frames_first(distribution.mean), _frames_first(distribution.std))
 
@@ -270,11 +270,11 @@ def decode_latents(
     tiled.enable_tiling(*tile_px)
     few_frames = max(1, latents.shape[1] // vae.num_latent_frames_batch_size)
     tiled = watch_calls(tiled, "decoder", VAE_LAYER, on_part, few_frames * _count_tiles(tiled, *latents.shape[-2:]))
-    with _QuickConvolutions():
+    with QuickConvolutions():
         return tiled.decode(unscaled.to(device, vae.dtype)).sample
 
 
-class _QuickConvolutions(TorchFunctionMode):
+class QuickConvolutions(TorchFunctionMode):
     """Convolutions of one small video by oneDNN, which torch takes on a CPU only for large videos or several at once.
 
     The float32 kernel of its own that it takes for the rest needs several times as long on x86 (benchmarks/RESULTS.md).

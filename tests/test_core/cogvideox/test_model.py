@@ -5,6 +5,7 @@ import torch
 
 from flexiact_core.cogvideox.model import (
     Posterior,
+    QuickConvolutions,
     base_signature,
     count_tokens,
     decode_latents,
@@ -175,11 +176,11 @@ def test_encoding_keeps_no_gradient(base):
 def test_a_posterior_is_the_vaes_own_with_frames_first(base):
     pixels = seeded(1, 3, 9, 32, 48).clamp(-1, 1)
     posterior = encode_pixels(base.vae, pixels, CPU)
-    with torch.no_grad():
+    with torch.no_grad(), QuickConvolutions():
         expected = base.vae.encode(pixels).latent_dist
     assert posterior.mean.shape == posterior.std.shape == (1, 3, 16, 4, 6)
-    torch.testing.assert_close(posterior.mean, expected.mean.transpose(1, 2))
-    torch.testing.assert_close(posterior.std, expected.std.transpose(1, 2))
+    assert torch.equal(posterior.mean, expected.mean.transpose(1, 2))
+    assert torch.equal(posterior.std, expected.std.transpose(1, 2))
 
 
 def test_a_sample_of_a_posterior_is_scaled_and_follows_its_generator():
@@ -205,10 +206,19 @@ def test_the_condition_is_the_image_in_frame_0_and_zeros_after():
 def test_decoding_undoes_the_scale(base):
     latents = seeded(1, 3, 16, 4, 6)
     pixels = decode_latents(base.vae, latents, CPU)
-    with torch.no_grad():
+    with torch.no_grad(), QuickConvolutions():
         expected = base.vae.decode(latents.transpose(1, 2) / base.vae.config.scaling_factor).sample
     assert pixels.shape == (1, 3, 9, 32, 48)
-    torch.testing.assert_close(pixels, expected)
+    assert torch.equal(pixels, expected)
+
+
+@torch.no_grad()
+def test_quick_convolutions_differ_from_diffusers_own_in_rounding_only(base):
+    video, latents = seeded(1, 3, 9, 32, 48).clamp(-1, 1), seeded(1, 16, 3, 4, 6)
+    with QuickConvolutions():
+        posterior, pixels = base.vae.encode(video).latent_dist, base.vae.decode(latents).sample
+    torch.testing.assert_close(posterior.mean, base.vae.encode(video).latent_dist.mean)
+    torch.testing.assert_close(pixels, base.vae.decode(latents).sample)
 
 
 def slow_convolutions(call):
